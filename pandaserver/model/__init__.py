@@ -1,0 +1,1 @@
+"""What PanDA talks about: jobs, files, datasets, queues, pilots. Pure Python, no I/O."""

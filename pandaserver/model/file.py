@@ -1,0 +1,69 @@
+"""Files of a job and what is known of them in the catalogue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FileType(StrEnum):
+    """What a file is to its job."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+    LOG = "log"
+
+
+class FileStatus(StrEnum):
+    """How far a file of a job is."""
+
+    UNKNOWN = "unknown"
+    PENDING = "pending"  # input in a dispatch dataset, on its way
+    READY = "ready"  # input at the site, or output at its destination
+    MISSING = "missing"  # input not in the catalogue
+    TRANSFERRING = "transferring"  # output on its way to the destination
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewFile:
+    """A file as a user asks for it."""
+
+    lfn: str
+    type: FileType
+    dataset: str
+    scope: str
+    guid: str | None = None
+    destination: str | None = None  # endpoint, queue or site where an output shall end
+    size_bytes: int | None = None
+    checksum: str | None = None  # "ad:<8 hex digits>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class File(NewFile):
+    """A file of an accepted job."""
+
+    file_id: int
+    job_id: int
+    block: str | None = None  # dispatch dataset of an input, _sub dataset of an output
+    status: FileStatus = FileStatus.UNKNOWN
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replica:
+    """One copy of a file, with what must be true of its bytes."""
+
+    scope: str
+    lfn: str
+    endpoint: str
+    guid: str
+    size_bytes: int
+    adler32: str
+
+
+def default_scope(dataset: str) -> str:
+    """Give the scope of a dataset by its name: `user.alice` of user.alice.x, else the first dotted part."""
+    parts = dataset.strip("/").split(".")
+    if len(parts) > 2 and parts[0] in ("user", "group"):
+        return ".".join(parts[:2])
+    return parts[0]
