@@ -1,0 +1,143 @@
+"""Transactions: a unit of work is a function of a connection, run again when the database asks for it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import OperationalError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+ATTEMPTS = 10
+MYSQL_RETRY = {1213, 1205}  # deadlock, lock wait timeout: the whole transaction is gone, run it again
+MYSQL_GONE = {2006, 2013, 2014, 2045, 2055}  # the connection is gone before the work was committed
+_WORK_ADDED = "panda_work_added"
+
+
+class Database:
+    """A pool for writes and one for reads; they may be different servers."""
+
+    def __init__(self, write_url: str, read_url: str | None = None) -> None:
+        self.writer = _engine(write_url, begin="BEGIN IMMEDIATE")
+        self.reader = _engine(read_url or write_url, begin="BEGIN")
+        self.work_added = threading.Event()  # set after a commit that added background work
+
+    def run(self, work: Work[T]) -> T:
+        """Run `work` in one transaction; on deadlock or lock wait the whole of it, COMMIT included, runs again.
+
+        So nothing outside the database may happen in `work`.
+        """
+        return self._retry(self._write_once, work)
+
+    def read(self, work: Work[T]) -> T:
+        """Run `work`, which only reads, on the reading side."""
+        return self._retry(self._read_once, work)
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        self.writer.dispose()
+        self.reader.dispose()
+
+    def _retry(self, once: Callable[[Work[T]], T], work: Work[T]) -> T:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return once(work)
+            except OperationalError as error:
+                if attempt == ATTEMPTS or not worth_retrying(error):
+                    raise
+                log.info("transaction runs again after %s (attempt %d)", error.orig, attempt)
+                time.sleep(random.uniform(0, 0.02 * 2 ** min(attempt, 6)))
+        raise AssertionError("not reached")
+
+    def _write_once(self, work: Work[T]) -> T:
+        with self.writer.connect() as connection:
+            with connection.begin():
+                result = work(connection)
+            if connection.info.pop(_WORK_ADDED, False):
+                self.work_added.set()
+            return result
+
+    def _read_once(self, work: Work[T]) -> T:
+        with self.reader.connect() as connection, connection.begin():
+            return work(connection)
+
+
+def note_work_added(connection: Connection) -> None:
+    """Wake the background threads of this process when the transaction commits."""
+    connection.info[_WORK_ADDED] = True
+
+
+def worth_retrying(error: OperationalError) -> bool:
+    """Say whether the database asks to run the transaction again."""
+    if error.connection_invalidated:
+        return True
+    code = error.orig.args[0] if error.orig is not None and error.orig.args else None
+    return code in MYSQL_RETRY | MYSQL_GONE or "database is locked" in str(error.orig)
+
+
+def _engine(url: str, *, begin: str) -> Engine:
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        engine = sa.create_engine(parsed, connect_args={"check_same_thread": False, "timeout": 30}, pool_size=20)
+        _prepare_sqlite(engine, begin)
+        return engine
+    return sa.create_engine(
+        parsed,
+        isolation_level="READ COMMITTED",
+        pool_size=20,
+        max_overflow=20,
+        pool_recycle=1800,
+        connect_args={"init_command": "SET SESSION sql_mode='TRADITIONAL', time_zone='+00:00'", "charset": "utf8mb4"},
+    )
+
+
+def _prepare_sqlite(engine: Engine, begin: str) -> None:
+    """Make SQLite durable and let readers and one writer work side by side; writers queue at BEGIN, not midway."""
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: DBAPIConnection, _record: object) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+
+def upsert(
+    connection: Connection,
+    table: sa.Table,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    update: Mapping[str, Any] | Sequence[str],
+) -> None:
+    """Insert rows; where the primary or unique key exists, update: columns from the new row, or given expressions."""
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite":
+        statement = sqlite.insert(table)
+        values = update if isinstance(update, Mapping) else {c: statement.excluded[c] for c in update}
+        final = statement.on_conflict_do_update(set_=dict(values)) if values else statement.on_conflict_do_nothing()
+        connection.execute(final, [dict(r) for r in rows])
+        return
+    mine = mysql.insert(table)
+    values = update if isinstance(update, Mapping) else {c: mine.inserted[c] for c in update}
+    first = table.primary_key.columns.values()[0]
+    # without columns to update, assigning the key to itself keeps errors other than duplicates alive (IGNORE would not)
+    connection.execute(mine.on_duplicate_key_update(dict(values) or {first.name: first}), [dict(r) for r in rows])

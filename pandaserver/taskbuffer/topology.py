@@ -1,0 +1,43 @@
+"""The configured grid, kept in the database so that every process sees the same."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from pandaserver.model.queue import Endpoint, Queue, QueueStatus, Topology
+from pandaserver.taskbuffer import schema
+from pandaserver.taskbuffer.database import upsert
+
+_PLAIN = ("name", "site", "cloud", "tier", "status", "endpoint")
+
+
+def save(connection: Connection, topology: Topology) -> None:
+    """Write the grid as configured; queues no longer configured go offline, jobs may still name them."""
+    rows = [_queue_row(queue) for queue in topology.queues.values()]
+    upsert(connection, schema.queues, rows, update=[*_PLAIN[1:], "data"])
+    gone = schema.queues.c.name.not_in(list(topology.queues))
+    connection.execute(sa.update(schema.queues).where(gone).values(status=QueueStatus.OFFLINE.value))
+    upsert(connection, schema.endpoints, [vars(e) for e in topology.endpoints.values()], update=["site", "url"])
+
+
+def load(connection: Connection) -> Topology:
+    """Read the whole grid."""
+    queues = [_queue(dict(row._mapping)) for row in connection.execute(sa.select(schema.queues))]
+    endpoints = [Endpoint(**row._mapping) for row in connection.execute(sa.select(schema.endpoints))]
+    return Topology(queues={q.name: q for q in queues}, endpoints={e.name: e for e in endpoints})
+
+
+def _queue_row(queue: Queue) -> dict[str, Any]:
+    values = asdict(queue) | {"status": queue.status.value}
+    return {name: values.pop(name) for name in _PLAIN} | {"data": values}
+
+
+def _queue(row: dict[str, Any]) -> Queue:
+    data = row.pop("data")
+    lists = {name: tuple(data.pop(name)) for name in ("releases", "platforms", "vos")}
+    environment = tuple((name, value) for name, value in data.pop("environment"))
+    return Queue(**(row | data | lists | {"status": QueueStatus(row["status"]), "environment": environment}))
