@@ -1,0 +1,1 @@
+"""The DDM protocol and its back ends."""
