@@ -1,0 +1,259 @@
+"""The configuration: INI files read into frozen dataclasses, all of it checked at start."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pandaserver.errors import ConfigError
+from pandaserver.model.queue import Endpoint, Queue, QueueStatus, Topology
+from pandaserver.model.timeouts import TIMEOUTS, Timeout
+
+DEFAULT_FILE = Path("/etc/panda/panda_server.cfg")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSection:
+    """The front door."""
+
+    host: str = "127.0.0.1"
+    port: int = 25443
+    url: str = ""  # as clients see it; made of host name and port where empty
+    host_cert: Path = Path("/etc/grid-security/hostcert.pem")
+    host_key: Path = Path("/etc/grid-security/hostkey.pem")
+    ca_dir: Path = Path("/etc/grid-security/certificates")
+    workers: int = 1
+    threads: int = 32
+    log_file: Path | None = None
+    log_level: str = "INFO"
+    max_body_mb: int = 20
+
+    @property
+    def public_url(self) -> str:
+        """Give the base URL that clients use."""
+        host = "localhost" if self.host in ("127.0.0.1", "0.0.0.0", "::") else self.host
+        return self.url.rstrip("/") or f"https://{host}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseSection:
+    """SQLAlchemy URLs; reads may go to a replica."""
+
+    write: str
+    read: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentitySection:
+    """Who is who: DNs in slash form, one per line."""
+
+    pilots: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
+    ddm: tuple[str, ...] = ()
+    default_vo: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheSection:
+    """Sandbox files."""
+
+    directory: Path
+    max_upload_mb: int = 768
+
+
+@dataclass(frozen=True, kw_only=True)
+class DispatchSection:
+    """Leases of attempts, in seconds."""
+
+    lease_s: float = 7200
+    sent_lease_s: float = 1800
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackgroundSection:
+    """Background threads."""
+
+    threads: int = 4
+    lease_s: float = 60
+    watch_period_s: float = 60
+    recheck_period_s: float = 60
+    give_up_after_s: float = 86400
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDMSection:
+    """The data management system; its callbacks show this certificate (the host's where empty)."""
+
+    backend: str = "local"
+    callback_cert: Path | None = None
+    callback_key: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridSection:
+    """Where the grid is described."""
+
+    sites: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All of the server's configuration."""
+
+    server: ServerSection
+    database: DatabaseSection
+    identity: IdentitySection
+    cache: CacheSection
+    dispatch: DispatchSection
+    background: BackgroundSection
+    ddm: DDMSection
+    grid: GridSection
+    timeouts: tuple[Timeout, ...] = TIMEOUTS
+    topology: Topology = field(default_factory=lambda: Topology(queues={}, endpoints={}))
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "server": ServerSection,
+    "database": DatabaseSection,
+    "identity": IdentitySection,
+    "cache": CacheSection,
+    "dispatch": DispatchSection,
+    "background": BackgroundSection,
+    "ddm": DDMSection,
+    "grid": GridSection,
+}
+
+
+def config_path(argument: str | None = None) -> Path:
+    """Find the configuration: the argument, PANDA_CONFIG, or the usual place."""
+    return Path(argument or os.environ.get("PANDA_CONFIG") or DEFAULT_FILE)
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration file and the sites file it names.
+
+    Raises:
+        ConfigError: naming file, section, key and value, and what is allowed.
+    """
+    parser = _read(path)
+    unknown = set(parser.sections()) - set(SECTIONS) - {"timeouts"}
+    if unknown:
+        known = ", ".join(sorted([*SECTIONS, "timeouts"]))
+        raise ConfigError(f"{path}: unknown section [{min(unknown)}]; known are {known}", field=min(unknown))
+    parts = {
+        name: build(kind, parser[name] if parser.has_section(name) else {}, where=f"{path} [{name}]", base=path.parent)
+        for name, kind in SECTIONS.items()
+    }
+    rules = _timeouts(dict(parser["timeouts"]) if "timeouts" in parser else {}, f"{path} [timeouts]")
+    return Config(**parts, timeouts=rules, topology=load_topology(parts["grid"].sites))
+
+
+def _read(path: Path) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    try:
+        with path.open(encoding="utf-8") as file:
+            parser.read_file(file)
+    except (OSError, configparser.Error, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read configuration {path}: {error}", field="config", value=path) from error
+    return parser
+
+
+def build(kind: type[T], values: Mapping[str, str], *, where: str, base: Path, **given: Any) -> T:
+    """Fill a section's dataclass from its text values; relative paths are below `base`."""
+    hints = typing.get_type_hints(kind)
+    allowed = {f.name: f for f in fields(kind) if f.name not in given}  # type: ignore[arg-type]
+    unknown = set(values) - set(allowed)
+    if unknown:
+        text = f"{where}: unknown key {min(unknown)}; known are {', '.join(allowed)}"
+        raise ConfigError(text, field=min(unknown))
+    needed = [n for n, f in allowed.items() if f.default is MISSING and f.default_factory is MISSING]
+    absent = [name for name in needed if name not in values]
+    if absent:
+        raise ConfigError(f"{where}: key {absent[0]} is missing", field=absent[0])
+    told = {name: _value(text, hints[name], f"{where} {name}", base) for name, text in values.items()}
+    return kind(**told, **given)
+
+
+_TRUE, _FALSE = {"yes", "true", "on", "1"}, {"no", "false", "off", "0"}
+
+
+def _value(text: str, hint: Any, where: str, base: Path) -> Any:
+    if isinstance(hint, types.UnionType):
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    if hint is Path:
+        return base / text
+    if typing.get_origin(hint) is tuple:
+        return tuple(line.strip() for line in text.splitlines() if line.strip())
+    if hint is bool:
+        if text.lower() not in _TRUE | _FALSE:
+            raise ConfigError(f"{where} = {text!r}: say yes or no", field=where, value=text)
+        return text.lower() in _TRUE
+    try:
+        return hint(text)
+    except ValueError as error:
+        raise ConfigError(f"{where} = {text!r} is not acceptable: {error}", field=where, value=text) from error
+
+
+def _timeouts(overrides: dict[str, str], where: str) -> tuple[Timeout, ...]:
+    """Apply `state.subject = seconds` lines to the table."""
+    rules = {f"{rule.state}.{rule.subject}": rule for rule in TIMEOUTS}
+    for name, text in overrides.items():
+        if name not in rules:
+            raise ConfigError(f"{where}: unknown timeout {name}; known are {', '.join(rules)}", field=name)
+        if not text.isdigit() or int(text) == 0:
+            raise ConfigError(f"{where} {name} = {text!r}: whole seconds, more than 0", field=name, value=text)
+        rules[name] = replace(rules[name], after_s=int(text))
+    return tuple(rules.values())
+
+
+def load_topology(path: Path) -> Topology:
+    """Read the sites file: sections [queue NAME] and [endpoint NAME].
+
+    Raises:
+        ConfigError: a section is wrong, or a queue names an endpoint that is not there.
+    """
+    parser = _read(path)
+    queues: dict[str, Queue] = {}
+    endpoints: dict[str, Endpoint] = {}
+    for section in parser.sections():
+        kind, _, name = section.partition(" ")
+        where = f"{path} [{section}]"
+        if kind == "queue" and name:
+            queues[name] = _queue(name, dict(parser[section]), where, path.parent)
+        elif kind == "endpoint" and name:
+            endpoints[name] = build(Endpoint, parser[section], where=where, base=path.parent, name=name)
+        else:
+            raise ConfigError(f"{where}: sections are [queue NAME] or [endpoint NAME]", field=section)
+    for queue in queues.values():
+        if queue.endpoint not in endpoints:
+            text = f"{path} [queue {queue.name}] endpoint = {queue.endpoint}: there is no [endpoint {queue.endpoint}]"
+            raise ConfigError(text, field="endpoint", value=queue.endpoint)
+    return Topology(queues=queues, endpoints=endpoints)
+
+
+def _queue(name: str, values: dict[str, str], where: str, base: Path) -> Queue:
+    environment = tuple(_pair(line, where) for line in values.pop("environment", "").splitlines() if line.strip())
+    status = values.pop("status", "online")
+    if status not in {s.value for s in QueueStatus}:
+        known = ", ".join(QueueStatus)
+        raise ConfigError(f"{where} status = {status!r}: known are {known}", field="status", value=status)
+    given = {"name": name, "status": QueueStatus(status), "environment": environment}
+    return build(Queue, values, where=where, base=base, **given)
+
+
+def _pair(line: str, where: str) -> tuple[str, str]:
+    name, equals, value = line.strip().partition("=")
+    if not equals or not name.isidentifier() or ";" in value:
+        raise ConfigError(
+            f"{where} environment: {line!r} is not NAME=value (without ;)", field="environment", value=line
+        )
+    return name, value

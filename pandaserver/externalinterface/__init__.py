@@ -1,0 +1,1 @@
+"""ExtIF: what other systems say and hear: DDM callbacks, queue and storage information."""

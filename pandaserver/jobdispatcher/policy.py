@@ -1,0 +1,26 @@
+"""The numbers of the dispatcher, as configured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Which labels a pilot gets for the label it asks for.
+LABEL_GROUPS: dict[str, tuple[str, ...]] = {
+    "user": ("user", "panda"),
+    "managed": ("managed", "test"),
+}
+
+
+@dataclass(frozen=True)
+class DispatchPolicy:
+    """Lease and heartbeat, in seconds; the lease must be several heartbeats long."""
+
+    lease_s: float = 7200
+    sent_lease_s: float = 1800
+
+
+def labels_for(label: str) -> tuple[str, ...] | None:
+    """Resolve the label of a getJob request; empty or `any` asks for everything."""
+    if label in ("", "any"):
+        return None
+    return LABEL_GROUPS.get(label, (label,))

@@ -1,0 +1,104 @@
+"""Watcher: applies the table of timeouts to jobs that stayed too long where they are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from pandaserver.dataservice.ending import Ending, end_badly
+from pandaserver.dataservice.service import ask_setup
+from pandaserver.model.codes import JobError
+from pandaserver.model.file import FileStatus, FileType
+from pandaserver.model.job import Job, JobWithFiles
+from pandaserver.model.states import QUEUED, JobState
+from pandaserver.model.timeouts import Timeout, TimeoutAction
+from pandaserver.taskbuffer import attempts, files, jobs
+from pandaserver.taskbuffer.buffer import TaskBuffer
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 200
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Looks at every state that has a clock."""
+
+    buffer: TaskBuffer
+    rules: tuple[Timeout, ...]
+
+    def run_once(self) -> int:
+        """Apply each rule to at most a batch of jobs; tell how many were changed."""
+        return sum(self._apply(rule) for rule in self.rules)
+
+    def _apply(self, rule: Timeout) -> int:
+        now = self.buffer.now()
+        before = now - timedelta(seconds=rule.after_s)
+        suspects = self.buffer.read(lambda c: _suspects(c, rule, before))
+        if not suspects:
+            return 0
+        return self.buffer.run(lambda c: _act(c, rule, suspects, before, now=self.buffer.now()))
+
+
+def _suspects(connection: Connection, rule: Timeout, before: datetime) -> list[int]:
+    if rule.heartbeat:
+        return attempts.lost(connection, [rule.state], before=before, limit=_AT_ONCE)
+    found = jobs.load_in_state(connection, rule.state, before, _AT_ONCE)
+    return [job.job_id for job in found if rule.covers(job)]
+
+
+def _act(connection: Connection, rule: Timeout, suspects: Sequence[int], before: datetime, *, now: datetime) -> int:
+    locked = files.load_jobs(connection, suspects, lock=True)
+    late = [one for one in locked if rule.covers(one.job) and _clock(one.job, rule) < before]
+    for one in late:
+        log.info("job %d: %s for more than %d s, %s", one.job.job_id, rule.state, rule.after_s, rule.action)
+        act_on(connection, one, rule, now)
+    return len(late)
+
+
+def _clock(job: Job, rule: Timeout) -> datetime:
+    return job.modified_at if rule.heartbeat else job.state_since
+
+
+def act_on(connection: Connection, one: JobWithFiles, rule: Timeout, now: datetime) -> None:
+    """Do what a rule says to one job."""
+    what = "no word from the pilot" if rule.heartbeat else f"still {rule.state}"
+    reason = f"{what} for more than {rule.after_s} s"
+    error = JobError(rule.family, rule.code, reason)
+    if rule.heartbeat:
+        attempts.end(connection, one.job, "lost", now=now)
+    if rule.action is TimeoutAction.RETRY and one.job.may_retry():
+        jobs.add_errors(connection, one.job, [error], now)
+        lost = one.job.failed_attempts + 1
+        text = f"{reason}, tried again"
+        jobs.change_state(connection, [one.job], JobState.ACTIVATED, now=now, reason=text, failed_attempts=lost)
+    elif rule.action is TimeoutAction.REASSIGN:
+        reassign(connection, one, reason, now)
+    else:
+        end_badly(connection, [one], Ending(state=_end(one.job, rule), reason=reason, errors=(error,)), now)
+
+
+def _end(job: Job, rule: Timeout) -> JobState:
+    if job.kill_requested:
+        return JobState.CANCELLED
+    return JobState.CLOSED if rule.action is TimeoutAction.CLOSE else JobState.FAILED
+
+
+def reassign(connection: Connection, one: JobWithFiles, reason: str, now: datetime) -> None:
+    """Let the brokerage choose again; a job that was activated goes to the front (priority at least 100)."""
+    job = one.job
+    forget: dict[str, Any] = {"dispatch_dataset": None} | ({} if job.pinned else {"site": None})
+    if job.state is JobState.ACTIVATED:
+        forget |= {"priority": max(job.priority, 100)}
+    ids = [f.file_id for f in one.files if f.type is FileType.INPUT]
+    files.set_status(connection, ids, FileStatus.UNKNOWN, block=None)
+    if job.state is JobState.DEFINED:
+        jobs.touch(connection, [job.job_id], now)
+    elif job.state in QUEUED:
+        jobs.change_state(connection, [job], JobState.DEFINED, now=now, reason=f"{reason}, reassigned", **forget)
+    ask_setup(connection, [job.job_id], now)

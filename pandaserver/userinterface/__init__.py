@@ -1,0 +1,1 @@
+"""UserIF: what users ask for."""

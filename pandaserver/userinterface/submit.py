@@ -1,0 +1,133 @@
+"""Submission: jobs are checked, written and answered for in one transaction; the heavy work follows later."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy.engine import Connection
+
+from pandaserver.dataservice.service import ask_setup
+from pandaserver.errors import BadInput
+from pandaserver.model.file import FileType, NewFile, default_scope
+from pandaserver.model.job import NewJob
+from pandaserver.model.priority import starting_priority
+from pandaserver.taskbuffer import counters, files, jobs, submissions, topology
+from pandaserver.taskbuffer.buffer import TaskBuffer
+
+log = logging.getLogger(__name__)
+
+MAX_JOBS = 5000
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@-]*/?")  # of files, datasets and scopes
+_MAX_NAME = {"lfn": 255, "dataset": 180, "scope": 64}
+
+
+@dataclass(frozen=True)
+class User:
+    """Who submits: the DN that owns, and the name that is shown."""
+
+    dn: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What became of one submitted job."""
+
+    job_id: int
+    definition_id: int
+    jobset_id: int
+
+
+def submit(buffer: TaskBuffer, user: User, new: Sequence[NewJob], *, client_key: str = "") -> list[Submitted]:
+    """Accept jobs, all or none; with the same client key again, give the first answer again.
+
+    Raises:
+        BadInput: a job cannot be accepted; the message says which and why, and nothing is stored.
+    """
+    if not 0 < len(new) <= MAX_JOBS:
+        raise BadInput(f"{len(new)} jobs submitted, 1 to {MAX_JOBS} are accepted", field="jobs", value=len(new))
+    grid = buffer.read(topology.load)
+    for number, job in enumerate(new):
+        check(job, number, set(grid.queues))
+    ids = buffer.run(lambda c: counters.take(c, "job", len(new)))
+    return buffer.run(lambda c: _store(c, buffer, user, new, ids=ids, client_key=client_key))
+
+
+def _store(
+    connection: Connection, buffer: TaskBuffer, user: User, new: Sequence[NewJob], *, ids: range, client_key: str
+) -> list[Submitted]:
+    if client_key and (answer := submissions.answered(connection, user.dn, client_key)) is not None:
+        return [Submitted(*entry) for entry in answer]
+    now = buffer.now()
+    (definition,) = counters.take(connection, f"definition:{user.dn}"[:255])
+    ahead = jobs.count_unfinished(connection, user.dn)
+    accepted = [
+        jobs.Accepted(
+            job_id, _numbered(job, job_id, definition), user.dn, user.name,
+            starting_priority(job.production, job.assigned_priority, ahead + place, job.label),
+        )
+        for place, (job_id, job) in enumerate(zip(ids, new, strict=True))
+    ]  # fmt: skip
+    jobs.insert(connection, accepted, now)
+    files.insert(connection, [(a.job_id, file) for a in accepted for file in a.job.files])
+    ask_setup(connection, list(ids), now)
+    submitted = [Submitted(a.job_id, a.job.definition_id, a.job.jobset_id) for a in accepted]
+    if client_key:
+        answer = [[s.job_id, s.definition_id, s.jobset_id] for s in submitted]
+        submissions.remember(connection, user.dn, client_key, answer, now)
+    log.info("%s submitted %d jobs, %d to %d", user.dn, len(new), ids[0], ids[-1])
+    return submitted
+
+
+def _numbered(job: NewJob, job_id: int, definition: int) -> NewJob:
+    """Give a job its numbers, also inside its file names."""
+    wanted = job.files if any(f.type is FileType.LOG for f in job.files) else (*job.files, _log_file(job, definition))
+    named = tuple(replace(f, lfn=f.lfn.replace("$PANDAID", f"{job_id:05d}")) for f in wanted)
+    return replace(
+        job,
+        files=named,
+        parameters=job.parameters.replace("$PANDAID", f"{job_id:05d}"),
+        definition_id=job.definition_id or definition,
+        jobset_id=job.jobset_id or definition,
+    )
+
+
+def _log_file(job: NewJob, definition: int) -> NewFile:
+    """Give a job without a log file one: every job leaves a log, the failed ones above all."""
+    dataset = f"{job.output_dataset or f'panda.{job.label}.{definition}'}.log"
+    return NewFile(lfn="job.$PANDAID.log.tgz", type=FileType.LOG, dataset=dataset, scope=default_scope(dataset))
+
+
+def check(job: NewJob, number: int, queues: set[str]) -> None:
+    """Refuse what could never run.
+
+    Raises:
+        BadInput: naming the job's position in the submission, the field and its value.
+    """
+    where = f"job {number}: "
+    if not job.transformation:
+        raise BadInput(f"{where}transformation is missing: what shall be run?", field="transformation")
+    if job.site is not None and job.site not in queues:
+        known = ", ".join(sorted(queues))
+        raise BadInput(f"{where}there is no queue {job.site}; known are {known}", field="computingSite", value=job.site)
+    for file in job.files:
+        _check_file(file, where)
+    names = Counter((f.scope, f.lfn) for f in job.files)
+    twice = [lfn for (_, lfn), times in names.items() if times > 1]
+    if twice:
+        raise BadInput(f"{where}file {twice[0]} is there twice", field="lfn", value=twice[0])
+    if sum(f.type is FileType.LOG for f in job.files) > 1:
+        raise BadInput(f"{where}there is more than one log file", field="Files")
+
+
+def _check_file(file: NewFile, where: str) -> None:
+    named = {"lfn": file.lfn.replace("$PANDAID", "00000"), "dataset": file.dataset, "scope": file.scope}
+    for field, text in named.items():
+        wrong = not _NAME.fullmatch(text) or ".." in text or len(text) > _MAX_NAME[field]
+        if wrong or (field == "lfn" and text.endswith("/")):
+            rule = f"letters, digits and _ . : + = @ -, at most {_MAX_NAME[field]} characters"
+            raise BadInput(f"{where}{field} is no good name: {rule}", field=field, value=text)
