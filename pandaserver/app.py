@@ -1,0 +1,107 @@
+"""The one place where the parts of the server are put together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flask import Flask
+
+from pandaserver.background.duties import DutyRoster
+from pandaserver.background.pool import WorkPool
+from pandaserver.background.wiring import Periods, handlers, roster
+from pandaserver.config import Config
+from pandaserver.dataservice.ddm.callback import CallbackSender
+from pandaserver.dataservice.ddm.local import LocalDDM
+from pandaserver.dataservice.service import DataService
+from pandaserver.errors import ConfigError
+from pandaserver.jobdispatcher.dispatcher import Dispatcher
+from pandaserver.jobdispatcher.policy import DispatchPolicy
+from pandaserver.taskbuffer import migrate, topology
+from pandaserver.taskbuffer.buffer import TaskBuffer
+from pandaserver.taskbuffer.clock import Clock, utc_now
+from pandaserver.taskbuffer.database import Database
+from pandaserver.userinterface.sandbox import SandboxStore
+from pandaserver.web.application import make_application
+from pandaserver.web.calls import Rooms
+from pandaserver.web.chain import TrustStore
+from pandaserver.web.identity import IdentityCache
+
+log = logging.getLogger(__name__)
+
+Callback = Callable[[str, str], None]  # dataset, endpoint
+
+
+@dataclass(frozen=True)
+class PandaServer:
+    """A server, ready: the WSGI application and its background threads."""
+
+    application: Flask
+    rooms: Rooms
+    pool: WorkPool
+    duties: DutyRoster
+
+    def start(self) -> None:
+        """Start the background threads; call it after any fork."""
+        self.pool.start()
+        self.duties.start()
+
+    def stop(self) -> None:
+        """Stop taking work; what is committed will be done by another process or the next one."""
+        self.pool.stop()
+        self.duties.stop()
+
+
+def create_app(config: Config, clock: Clock = utc_now, *, callback: Callback | None = None) -> PandaServer:
+    """Put a server together.
+
+    Args:
+        callback: tells the server that a dataset has arrived; over HTTPS where not given.
+
+    Raises:
+        ConfigError: the database has an old schema, or the configuration names what is not there.
+    """
+    database = Database(config.database.write, config.database.read or None)
+    migrate.check_current(database)
+    buffer = TaskBuffer(database, clock)
+    buffer.run(lambda c: topology.save(c, config.topology))
+    data = DataService(buffer, _ddm(config, buffer))
+    config.cache.directory.mkdir(parents=True, exist_ok=True)
+    rooms = Rooms(
+        config=config,
+        buffer=buffer,
+        dispatcher=Dispatcher(buffer, DispatchPolicy(config.dispatch.lease_s, config.dispatch.sent_lease_s)),
+        data=data,
+        sandbox=SandboxStore(buffer, config.cache.directory, config.cache.max_upload_mb * 1024 * 1024),
+    )
+    identities = IdentityCache(TrustStore(config.server.ca_dir))
+    pool = WorkPool(
+        buffer,
+        handlers(data, callback or _callback(config)),
+        threads=config.background.threads,
+        lease_s=config.background.lease_s,
+        give_up_after_s=config.background.give_up_after_s,
+    )
+    periods = Periods(config.background.watch_period_s, config.background.recheck_period_s)
+    return PandaServer(
+        application=make_application(rooms, identities),
+        rooms=rooms,
+        pool=pool,
+        duties=DutyRoster(buffer, roster(data, config.timeouts, periods)),
+    )
+
+
+def _ddm(config: Config, buffer: TaskBuffer) -> LocalDDM:
+    if config.ddm.backend != "local":
+        raise ConfigError("[ddm] backend: only local is there", field="backend", value=config.ddm.backend)
+    return LocalDDM(buffer)
+
+
+def _callback(config: Config) -> CallbackSender:
+    return CallbackSender(
+        url=f"{config.server.public_url}/server/panda/datasetCompleted",
+        certificate=config.ddm.callback_cert or config.server.host_cert,
+        key=config.ddm.callback_key or config.server.host_key,
+        ca_dir=config.server.ca_dir,
+    )

@@ -1,0 +1,117 @@
+"""`panda-server`: starts the embedded server, looks after the database, checks the configuration."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+from pandaserver import config as configuration
+from pandaserver import log as logs
+from pandaserver.app import PandaServer, create_app
+from pandaserver.config import Config
+from pandaserver.errors import PandaError
+from pandaserver.taskbuffer import migrate
+from pandaserver.taskbuffer.database import Database
+from pandaserver.web.gunicorn_conf import EmbeddedServer, EmbeddedSettings, check_files
+
+log = logging.getLogger(__name__)
+
+_EXAMPLE = """example:
+  panda-server db upgrade --config panda_server.cfg
+  panda-server start --config panda_server.cfg
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; 0 fine, 1 what was asked failed, 2 wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        config = configuration.load(configuration.config_path(options.config))
+        return int(options.run(config, options) or 0)
+    except PandaError as error:
+        print(f"panda-server: {error.message}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "panda-server", description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", metavar="FILE", help="default: $PANDA_CONFIG or /etc/panda/panda_server.cfg")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    start = commands.add_parser("start", parents=[common], help="serve HTTPS in the foreground until SIGTERM")
+    start.add_argument("--pid-file", type=Path, metavar="FILE")
+    start.set_defaults(run=_start)
+    database = commands.add_parser("db", parents=[common], help="look after the database")
+    database.add_argument("action", choices=["upgrade", "status"])
+    database.set_defaults(run=_database)
+    check = commands.add_parser("check", parents=[common], help="check configuration, certificates and database")
+    check.add_argument("--json", action="store_true")
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _start(config: Config, options: argparse.Namespace) -> None:
+    logs.set_up(config.server.log_level, config.server.log_file)
+    servers: list[PandaServer] = []
+
+    def create() -> object:
+        servers.append(create_app(config))
+        return servers[0].application
+
+    migrate.check_current(Database(config.database.write))
+    EmbeddedServer(
+        _embedded(config, options.pid_file, lambda: servers[0].start(), lambda: servers[0].stop()),
+        create,  # type: ignore[arg-type]
+    ).run()
+
+
+def _embedded(config: Config, pid_file: Path | None, start: object, stop: object) -> EmbeddedSettings:
+    server = config.server
+    return EmbeddedSettings(
+        host=server.host,
+        port=server.port,
+        host_cert=server.host_cert,
+        host_key=server.host_key,
+        ca_directory=server.ca_dir,
+        workers=server.workers,
+        threads=server.threads,
+        pidfile=pid_file,
+        log_level=server.log_level.lower(),
+        on_worker_start=start,  # type: ignore[arg-type]
+        on_worker_stop=stop,  # type: ignore[arg-type]
+    )
+
+
+def _database(config: Config, options: argparse.Namespace) -> None:
+    database = Database(config.database.write)
+    if options.action == "upgrade":
+        migrate.upgrade(database)
+    print(f"schema {migrate.current_revision(database) or '(none)'}, this version needs {migrate.newest_revision()}")
+    database.close()
+
+
+def _check(config: Config, options: argparse.Namespace) -> int:
+    """Try everything the server will need, and say of each whether it is good."""
+    findings = {"configuration": "good"}
+    database = Database(config.database.write)
+    trials = {
+        "certificates": lambda: check_files(_embedded(config, None, print, print)),
+        "database": lambda: migrate.check_current(database),
+    }
+    for name, trial in trials.items():
+        try:
+            trial()
+            findings[name] = "good"
+        except (PandaError, OSError) as error:
+            findings[name] = str(error)
+    print(json.dumps(findings) if options.json else "\n".join(f"{n:14} {text}" for n, text in findings.items()))
+    return 0 if set(findings.values()) == {"good"} else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""HTTP: one declaration per call serves both dialects; identity, authorisation, wire formats."""

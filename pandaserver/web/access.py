@@ -1,0 +1,34 @@
+"""Authorisation: who may make which call, said in one place."""
+
+from __future__ import annotations
+
+from pandaserver.config import IdentitySection
+from pandaserver.errors import NotAllowed, NotAuthenticated
+from pandaserver.web.calls import Call, Role
+from pandaserver.web.identity import Identity
+
+
+def check_access(call: Call, identity: Identity | None, configured: IdentitySection) -> None:
+    """Let a caller pass.
+
+    Raises:
+        NotAuthenticated: the call needs a certificate and none was shown.
+        NotAllowed: the caller is known and does not have the role.
+    """
+    if call.role is Role.ANYONE:
+        return
+    if identity is None:
+        text = f"{call.path} needs an HTTPS client certificate or proxy (curl --cert PROXY --key PROXY)"
+        raise NotAuthenticated(text, field="certificate")
+    if call.role is Role.USER and identity.limited:
+        text = f"{call.path} refuses limited proxies, such as worker nodes hold; use a full proxy of {identity.dn}"
+        raise NotAllowed(text, field="certificate", value=identity.dn)
+    listed = {Role.PILOT: configured.pilots, Role.DDM: configured.ddm}.get(call.role)
+    if listed is not None and identity.dn not in listed:
+        text = f"{identity.dn} is no {call.role.value} identity of this server (see [identity] in its configuration)"
+        raise NotAllowed(text, field="certificate", value=identity.dn)
+
+
+def is_operator(identity: Identity, configured: IdentitySection) -> bool:
+    """Say whether somebody may act on other people's jobs."""
+    return identity.dn in configured.operators and not identity.limited

@@ -1,0 +1,117 @@
+"""How a call is declared: once, for both dialects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import IO, Any
+
+from pandaserver.config import Config
+from pandaserver.dataservice.service import DataService
+from pandaserver.errors import BadInput
+from pandaserver.jobdispatcher.dispatcher import Dispatcher
+from pandaserver.taskbuffer.buffer import TaskBuffer
+from pandaserver.userinterface.sandbox import SandboxStore
+from pandaserver.web.identity import Identity
+
+
+class Role(Enum):
+    """Who may make a call."""
+
+    ANYONE = "anyone"
+    USER = "user"  # a certificate, not a limited proxy
+    PILOT = "pilot"
+    DDM = "ddm"
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """The rooms of the server that calls knock at."""
+
+    config: Config
+    buffer: TaskBuffer
+    dispatcher: Dispatcher
+    data: DataService
+    sandbox: SandboxStore
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that came with the request."""
+
+    name: str
+    stream: IO[bytes]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls, with what at hand."""
+
+    rooms: Rooms
+    identity: Identity | None
+    environ: Mapping[str, Any] = field(default_factory=dict)
+    upload: Upload | None = None
+    client_key: str = ""
+
+    @property
+    def dn(self) -> str:
+        """Give the DN of a caller whose role demanded one."""
+        if self.identity is None:
+            raise AssertionError("a call without role asks for the caller's DN")
+        return self.identity.dn
+
+
+@dataclass(frozen=True)
+class Param:
+    """A named parameter; `read` makes a value of what came (text or JSON) and raises ValueError if it cannot."""
+
+    name: str
+    read: Callable[[Any], Any]
+    required: bool = True
+    default: Any = None
+    also: tuple[str, ...] = ()  # other names, of the other dialect
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call: where it is in both dialects, who may make it, what does the work."""
+
+    path: str  # module/method of /api/v1
+    legacy: str  # method of /server/panda
+    role: Role
+    handler: Callable[..., Any]  # (caller, **parameters) -> plain data
+    params: tuple[Param, ...] = ()
+    writes: bool = False  # only by POST
+    raw: bool = False  # all that came is handed over as one dictionary `told`: pilots say more than we use
+    legacy_answer: Callable[[Any], Any] = lambda data: data
+
+    def read(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Make the handler's arguments of what came.
+
+        Raises:
+            BadInput: naming the parameter that is unknown, missing or wrong.
+        """
+        if self.raw:
+            return {"told": dict(told)}
+        known = {name for p in self.params for name in (p.name, *p.also)}
+        unknown = [name for name in told if name not in known]
+        if unknown:
+            text = (
+                f"unknown parameter {unknown[0]}; {self.path} takes {', '.join(p.name for p in self.params) or 'none'}"
+            )
+            raise BadInput(text, field=unknown[0], value=told[unknown[0]])
+        return {p.name: _read(p, told) for p in self.params}
+
+
+def _read(param: Param, told: Mapping[str, Any]) -> Any:
+    present = [name for name in (param.name, *param.also) if name in told]
+    if not present:
+        if param.required:
+            raise BadInput(f"parameter {param.name} is missing", field=param.name)
+        return param.default
+    value = told[present[0]]
+    try:
+        return param.read(value)
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"parameter {present[0]}: {error}", field=present[0], value=value) from error

@@ -1,0 +1,151 @@
+"""The two dialects in which every call is served: /server/panda/<method> and /api/v1/<module>/<method>."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from flask import Blueprint, Request, Response, request
+
+from pandaserver import errors
+from pandaserver import log as logs
+from pandaserver.errors import PandaError
+from pandaserver.web import pilotwire, values
+from pandaserver.web.access import check_access
+from pandaserver.web.body import read_parameters
+from pandaserver.web.calls import Call, Caller, Role, Rooms
+from pandaserver.web.identity import Identity, IdentityCache, from_environ
+
+log = logging.getLogger(__name__)
+
+STATUS: dict[type[PandaError], int] = {  # the most special first
+    errors.TooLarge: 413,
+    errors.BadInput: 400,
+    errors.NotAuthenticated: 401,
+    errors.NotAllowed: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.DDMError: 503,
+    PandaError: 500,
+}
+_STATUS_CODE = {401: pilotwire.NOT_SECURE, 403: pilotwire.NO_PERMISSION}
+_UNREADABLE = ("body",)  # errors in this field mean that no parameter could be read at all
+_KEY_HEADER = "Idempotency-Key"
+
+
+def http_status(error: PandaError) -> int:
+    """Give the HTTP status of an error."""
+    return next(status for kind, status in STATUS.items() if isinstance(error, kind))
+
+
+class Server:
+    """Takes requests to calls: reads, identifies, authorises, runs."""
+
+    def __init__(self, rooms: Rooms, identities: IdentityCache) -> None:
+        self.rooms, self._identities = rooms, identities
+
+    def identity(self, incoming: Request) -> Identity | None:
+        """Find out who calls."""
+        return from_environ(incoming.environ, self._identities.identify)
+
+    def perform(self, call: Call, incoming: Request) -> Any:
+        """Do what a request asks; raises PandaError."""
+        identity = self.identity(incoming)
+        check_access(call, identity, self.rooms.config.identity)
+        config = self.rooms.config
+        limit = config.server.max_body_mb * 1024 * 1024
+        told, upload = read_parameters(incoming, limit)
+        caller = Caller(
+            self.rooms,
+            identity,
+            environ=incoming.environ,
+            upload=upload,
+            client_key=incoming.headers.get(_KEY_HEADER, "")[:64],
+        )
+        return call.handler(caller, **call.read(told))
+
+
+def legacy_dialect(server: Server, calls: Iterable[Call]) -> Blueprint:
+    """Serve calls as /server/panda/<method>: true HTTP statuses, plain JSON or text."""
+    blueprint = Blueprint("legacy", __name__, url_prefix="/server/panda")
+    for call in calls:
+        view = _logged(call.legacy, partial(_legacy_answer, server, call))
+        blueprint.add_url_rule(f"/{call.legacy}", call.legacy, view, methods=_methods(call))
+    return blueprint
+
+
+def v1_dialect(server: Server, calls: Iterable[Call]) -> Blueprint:
+    """Serve calls as /api/v1/<module>/<method>: always an envelope, which clients take from answers with status 200."""
+    blueprint = Blueprint("v1", __name__, url_prefix="/api/v1")
+    for call in calls:
+        view = _logged(call.path, partial(_v1_answer, server, call))
+        blueprint.add_url_rule(f"/{call.path}", call.path.replace("/", "_"), view, methods=_methods(call))
+    return blueprint
+
+
+def _methods(call: Call) -> list[str]:
+    return ["POST"] if call.writes else ["GET", "POST"]
+
+
+def _logged(name: str, answer: Callable[[], Response]) -> Callable[[], Response]:
+    def view() -> Response:
+        request_id = uuid.uuid4().hex[:12]
+        with logs.context(f"{name} {request_id}"):
+            response = answer()
+        response.headers["X-Request-ID"] = request_id
+        return response
+
+    return view
+
+
+def _legacy_answer(server: Server, call: Call) -> Response:
+    try:
+        data = call.legacy_answer(server.perform(call, request))
+    except PandaError as error:
+        return legacy_error(error, pilot=call.role is Role.PILOT)
+    if isinstance(data, str):
+        return Response(data, mimetype="text/plain")
+    return as_json(values.plain(data, marked_times=False))
+
+
+def legacy_error(error: PandaError, *, pilot: bool = False) -> Response:
+    """Write an error as the old dialect says it; a pilot of a job that is not there is told to stop."""
+    status = http_status(error)
+    _log_refusal(error, status)
+    told = {
+        "StatusCode": _STATUS_CODE.get(status, pilotwire.FAILED),
+        "message": error.message,
+        "errorDialog": error.message,
+        "field": error.field,
+        "value": error.value,
+        "requestId": logs.current_context(),
+    }
+    if pilot and status == 404:
+        told["command"] = "tobekilled"
+    return as_json(told, status)
+
+
+def _v1_answer(server: Server, call: Call) -> Response:
+    try:
+        data = server.perform(call, request)
+    except PandaError as error:
+        status = http_status(error)
+        _log_refusal(error, status)
+        told = {"status": status, "field": error.field, "value": error.value, "request_id": logs.current_context()}
+        http = status if error.field in _UNREADABLE else 200
+        return as_json({"success": False, "message": error.message, "data": None, "error": told}, http)
+    return as_json({"success": True, "message": "", "data": values.plain(data, marked_times=True)})
+
+
+def _log_refusal(error: PandaError, status: int) -> None:
+    level = logging.ERROR if status >= 500 else logging.INFO
+    log.log(level, "refused with %d: %s", status, errors.shorten(error.message, 500))
+
+
+def as_json(data: Any, status: int = 200) -> Response:
+    """Write JSON."""
+    return Response(json.dumps(data), status, mimetype="application/json")

@@ -1,0 +1,86 @@
+"""Calls about the grid itself: is the server alive, queues, counts, datasets, and what the DDM tells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pandaserver.errors import BadInput
+from pandaserver.externalinterface import ddm_events, information
+from pandaserver.web import values
+from pandaserver.web.calls import Call, Caller, Param, Role
+from pandaserver.web.identity import compact_name
+
+
+def is_alive(caller: Caller) -> str:
+    """Say that the server works, its database included."""
+    information.grid(caller.rooms.buffer)
+    return "alive=yes"
+
+
+def get_attributes(caller: Caller) -> dict[str, Any]:
+    """Tell a caller what the server sees of them."""
+    who = caller.identity
+    seen = {} if who is None else {
+        "dn": who.dn,
+        "name": compact_name(who.dn),
+        "limited": who.limited,
+        "proxyDepth": who.depth,
+        "notAfter": who.not_after,
+        "fqans": list(who.fqans),
+    }  # fmt: skip
+    environment = {f"GRST_CRED_AUTH_TOKEN_{n}": f"VOMS {f}" for n, f in enumerate(who.fqans if who else ())}
+    return {"identity": seen, "parameters": {}, "environment": environment}
+
+
+def stats_by_site(caller: Caller) -> dict[str, dict[str, int]]:
+    """Count jobs by queue and state."""
+    return information.counts(caller.rooms.buffer)
+
+
+def list_queues(caller: Caller) -> dict[str, Any]:
+    """Describe all queues."""
+    return {name: information.queue_data(q) for name, q in information.grid(caller.rooms.buffer).queues.items()}
+
+
+def get_queue(caller: Caller, queue: str) -> dict[str, Any]:
+    """Describe one queue."""
+    return information.queue_data(information.queue(caller.rooms.buffer, queue))
+
+
+def list_files(caller: Caller, dataset: str) -> list[dict[str, Any]]:
+    """List the files of a dataset."""
+    return information.dataset_files(caller.rooms.data, dataset)
+
+
+def get_dataset(caller: Caller, dataset: str) -> dict[str, Any]:
+    """Describe a dataset."""
+    return information.dataset_facts(caller.rooms.buffer, dataset)
+
+
+def dataset_completed(caller: Caller, dataset: str, site: str) -> str:
+    """Hear from the DDM that a dataset has arrived."""
+    if not dataset:
+        raise BadInput("dataset is missing: what has arrived?", field="dataset")
+    ddm_events.dataset_completed(caller.rooms.buffer, dataset, site)
+    return "True"
+
+
+_DATASET = Param("dataset", values.text)
+
+GRID_CALLS = (
+    Call("system/is_alive", "isAlive", Role.ANYONE, is_alive),
+    Call("system/get_attributes", "getAttr", Role.ANYONE, get_attributes),
+    Call("statistics/job_stats_by_site", "getJobStatisticsPerSite", Role.ANYONE, stats_by_site),
+    Call("queue/list", "getSiteSpecs", Role.ANYONE, list_queues),
+    Call("queue/get", "getSiteSpec", Role.ANYONE, get_queue, (Param("queue", values.text, also=("siteName",)),)),
+    Call("data/list_files", "queryFilesInDataset", Role.ANYONE, list_files, (_DATASET,)),
+    Call("data/get_dataset", "queryDataset", Role.ANYONE, get_dataset, (_DATASET,)),
+    Call(
+        "data/dataset_completed",
+        "datasetCompleted",
+        Role.DDM,
+        dataset_completed,
+        (Param("dataset", values.text, also=("vuid",)), Param("site", values.text, required=False, default="")),
+        writes=True,
+    ),
+)

@@ -1,0 +1,160 @@
+"""Says who a client is from the certificates it showed; VOMS attributes can join here, read from its Delegation."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from pandaserver.errors import shorten
+from pandaserver.web.chain import Delegation, IdentityError, TrustStore, slash_dn, walk
+
+__all__ = ["Identity", "IdentityCache", "IdentityError", "TrustStore", "compact_name", "from_environ", "identify"]
+
+MAX_CERTIFICATES = 20
+MAX_CHARACTERS = 512 * 1024
+
+# What damaged certificates make the parser raise, as mutation tests have shown.
+DAMAGE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
+_BEGINNING_OF_PART = re.compile(r"/(?=[A-Za-z0-9.]+=)")
+_NOT_A_PERSON = re.compile(r"\d+|proxy|limited proxy|(robot|nickname):.*", re.IGNORECASE)
+_NUMBER_OR_MARK = re.compile(r"[ _]\d+(?![A-Za-z0-9])|[()'\"]")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who the client is; `dn` is the end entity's, never a proxy's."""
+
+    dn: str
+    limited: bool
+    depth: int
+    not_after: datetime
+    fqans: tuple[str, ...] = ()
+
+
+Identifier = Callable[[Sequence[str]], Identity]
+
+
+def utc_now() -> datetime:
+    """Tell the time."""
+    return datetime.now(UTC)
+
+
+def identify(pem_chain: Sequence[str], *, trust: TrustStore | None = None, now: datetime | None = None) -> Identity:
+    """Verify a chain in PEM, leaf first and the rest in any order.
+
+    Without `trust` the caller must know that TLS has verified the authority.
+    """
+    try:
+        return _identify(_parse(pem_chain), trust=trust, now=now or utc_now())
+    except DAMAGE as error:
+        raise IdentityError(f"damaged certificate: {shorten(str(error))}") from error
+
+
+def _parse(pem_chain: Sequence[str]) -> list[x509.Certificate]:
+    if not pem_chain:
+        raise IdentityError("no certificate")
+    if len(pem_chain) > MAX_CERTIFICATES or sum(map(len, pem_chain)) > MAX_CHARACTERS:
+        raise IdentityError(f"the chain is too long ({len(pem_chain)} certificates)")
+    return [x509.load_pem_x509_certificate(pem.encode("ascii")) for pem in pem_chain]
+
+
+def _identify(chain: Sequence[x509.Certificate], *, trust: TrustStore | None, now: datetime) -> Identity:
+    delegation = walk(chain)
+    _check_dates(delegation, now=now)
+    if trust is not None:
+        trust.check(delegation.end_entity, now=now)
+    return Identity(
+        dn=slash_dn(delegation.end_entity.subject),
+        limited=delegation.limited,
+        depth=len(delegation.proxies),
+        not_after=delegation.not_after,
+    )
+
+
+def _check_dates(delegation: Delegation, *, now: datetime) -> None:
+    if now > delegation.not_after:
+        raise IdentityError(f"certificate or proxy expired at {delegation.not_after:%Y-%m-%d %H:%M} UTC; renew it")
+    if any(now < each.not_valid_before_utc for each in delegation.certificates):
+        raise IdentityError("certificate or proxy not valid yet: is a clock wrong?")
+
+
+def from_environ(environ: Mapping[str, object], identifier: Identifier = identify) -> Identity | None:
+    """Identify the client of a WSGI request; None when it showed no certificate (anonymous)."""
+    verdict = environ.get("SSL_CLIENT_VERIFY", "NONE")
+    if verdict == "NONE":
+        return None
+    if verdict != "SUCCESS":
+        raise IdentityError(f"the client's certificate was not accepted: {shorten(str(verdict))}")
+    names = ["SSL_CLIENT_CERT", *(f"SSL_CLIENT_CERT_CHAIN_{number}" for number in range(MAX_CERTIFICATES))]
+    chain = [str(environ[name]) for name in names if environ.get(name)]
+    if not environ.get("SSL_CLIENT_CERT"):
+        raise IdentityError("the front end passes no certificate on (SSLOptions +ExportCertData is needed)")
+    return identifier(chain)
+
+
+class IdentityCache:
+    """Remembers verified chains for some minutes: not longer, because of revocation, and never beyond their end."""
+
+    def __init__(
+        self,
+        trust: TrustStore | None = None,
+        *,
+        life_s: float = 300.0,
+        size: int = 2000,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._trust, self._life, self._size, self._clock = trust, timedelta(seconds=life_s), size, clock
+        self._entries: OrderedDict[bytes, tuple[datetime, Identity]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def identify(self, pem_chain: Sequence[str]) -> Identity:
+        """Do what the function of this name does, or remember that it was done; pass it to from_environ."""
+        key, now = self._key(pem_chain), self._clock()
+        with self._lock:
+            end, known = self._entries.get(key, (now, None))
+        if known is not None and now < end:
+            return known
+        identity = identify(pem_chain, trust=self._trust, now=now)
+        with self._lock:
+            self._entries[key] = (min(now + self._life, identity.not_after), identity)
+            self._entries.move_to_end(key)
+            while len(self._entries) > self._size:
+                self._entries.popitem(last=False)
+        return identity
+
+    def _key(self, pem_chain: Sequence[str]) -> bytes:
+        """Digest of the chain and of the state of the trust store: a new revocation list empties the cache."""
+        generation = self._trust.refresh() if self._trust else 0
+        lengths = ",".join(str(len(pem)) for pem in pem_chain)
+        digest = hashlib.sha256(f"{generation}:{lengths}:".encode())
+        for pem in pem_chain:
+            digest.update(pem.encode("utf-8", "surrogatepass"))
+        return digest.digest()
+
+
+def compact_name(dn: str) -> str:
+    """Shorten a DN to a name for display and grouping; two people may share one, so never authorise by it."""
+    parts = [part.partition("=") for part in _BEGINNING_OF_PART.split(dn)]
+    names = [value for kind, _, value in parts if kind == "CN"]
+    people = [_NUMBER_OR_MARK.sub("", name).strip() for name in names if not _NOT_A_PERSON.fullmatch(name)]
+    robots = [name.partition(":")[2].strip() for name in names if name.lower().startswith("robot:")]
+    return next(filter(None, [*reversed(people), *reversed(robots)]), dn)

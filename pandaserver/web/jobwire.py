@@ -1,0 +1,183 @@
+"""Reads jobs as clients send them: dictionaries by attribute name, or positional lists in the contract's order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pandaserver.errors import BadInput
+from pandaserver.model.file import FileType, NewFile, default_scope
+from pandaserver.model.job import NewJob
+from pandaserver.web import values
+from pandaserver.web.attributes import FILE_ATTRIBUTES, FILES, JOB_ATTRIBUTES, UNSET
+
+Reader = Callable[[Any], Any]
+
+_FIELDS: dict[str, tuple[str, Reader]] = {  # wire attribute -> what it is inside
+    "jobName": ("name", values.text),
+    "prodSourceLabel": ("label", values.text),
+    "processingType": ("processing_type", values.text),
+    "transformation": ("transformation", values.text),
+    "jobParameters": ("parameters", values.text),
+    "jobDefinitionID": ("definition_id", values.whole_number),
+    "jobsetID": ("jobset_id", values.whole_number),
+    "taskID": ("task_id", values.whole_number),
+    "parentID": ("parent_id", values.whole_number),
+    "VO": ("vo", values.text),
+    "workingGroup": ("working_group", values.text),
+    "assignedPriority": ("assigned_priority", values.whole_number),
+    "maxAttempt": ("max_attempt", values.whole_number),
+    "computingSite": ("site", values.text),
+    "cloud": ("cloud", values.text),
+    "AtlasRelease": ("release", values.text),
+    "cmtConfig": ("platform", values.text),
+    "prodDBlock": ("input_dataset", values.text),
+    "destinationDBlock": ("output_dataset", values.text),
+    "destinationSE": ("destination", values.text),
+    "coreCount": ("cores", values.whole_number),
+    "minRamCount": ("memory_mb", values.whole_number),
+    "maxDiskCount": ("disk_mb", values.whole_number),
+    "maxCpuCount": ("cpu_time_s", values.whole_number),
+    "maxWalltime": ("wall_time_s", values.whole_number),
+}
+
+# What only the server says: a client's value is not believed, and no error either, since clients send whole objects.
+_SERVER_SAYS = frozenset(
+    """
+    PandaID schedulerID pilotID creationTime modificationTime modificationHost prodUserID prodUserName currentPriority
+    attemptNr jobStatus startTime endTime cpuConsumptionTime cpuConsumptionUnit commandToPilot transExitCode
+    pilotErrorCode pilotErrorDiag exeErrorCode exeErrorDiag supErrorCode supErrorDiag ddmErrorCode ddmErrorDiag
+    brokerageErrorCode brokerageErrorDiag jobDispatcherErrorCode jobDispatcherErrorDiag taskBufferErrorCode
+    taskBufferErrorDiag computingElement metadata dispatchDBlock stateChangeTime prodDBUpdateTime lockedby pilotTiming
+    relocationFlag failedAttempt
+    """.split()
+)
+
+_LIMITS = {
+    "jobName": 255,
+    "transformation": 1024,
+    "jobParameters": 1_000_000,
+    "destinationDBlock": 180,
+    "prodDBlock": 180,
+}
+_SHORT = 64
+_LARGEST = 2**31 - 1
+_LARGE_NUMBERS = frozenset({"jobDefinitionID", "jobsetID", "taskID", "parentID"})
+
+
+def read_jobs(value: Any, default_vo: str = "") -> list[NewJob]:
+    """Read the `jobs` parameter of a submission.
+
+    Raises:
+        BadInput: naming job, field and value.
+    """
+    jobs = values.from_json(value)
+    if not isinstance(jobs, list) or not jobs:
+        raise BadInput("jobs: a list of jobs is expected", field="jobs", value=jobs)
+    return [_read_job(job, f"job {number}", default_vo) for number, job in enumerate(jobs)]
+
+
+def _read_job(job: Any, where: str, default_vo: str) -> NewJob:
+    told, file_list = _split(job, where)
+    fields: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
+    for name, value in told.items():
+        if name in _FIELDS:
+            field, reader = _FIELDS[name]
+            fields[field] = _bounded(name, _read(reader, name, value, where), where)
+        elif name not in _SERVER_SAYS:
+            kept[name] = value
+    fields.setdefault("transformation", "")
+    fields["cores"] = max(1, fields.get("cores", 1))
+    fields["vo"] = fields.get("vo") or default_vo
+    dataset = {"input": fields.get("input_dataset", ""), "output": fields.get("output_dataset", "")}
+    files = tuple(_read_file(f, f"{where} file {n}", dataset) for n, f in enumerate(file_list))
+    return NewJob(**fields, files=files, attributes=kept)
+
+
+def _split(job: Any, where: str) -> tuple[dict[str, Any], list[Any]]:
+    """Give attributes that are set, and the list of files."""
+    if isinstance(job, Mapping):
+        told, file_list = dict(job), job.get(FILES) or []
+        told.pop(FILES, None)
+    elif isinstance(job, Sequence) and not isinstance(job, str) and job:
+        if len(job) - 1 > len(JOB_ATTRIBUTES):
+            raise BadInput(f"{where}: {len(job)} values, at most {len(JOB_ATTRIBUTES) + 1} are known", field="jobs")
+        told, file_list = dict(zip(JOB_ATTRIBUTES, job[:-1], strict=False)), job[-1]
+    else:
+        raise BadInput(f"{where}: a dictionary or list is expected", field="jobs", value=job)
+    if not isinstance(file_list, list):
+        raise BadInput(f"{where}: the files are no list", field=FILES, value=file_list)
+    _no_strangers(told, JOB_ATTRIBUTES, where)
+    return _set_only(told), file_list
+
+
+def _no_strangers(told: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    strangers = [name for name in told if name not in known]
+    if strangers:
+        raise BadInput(f"{where}: unknown field {strangers[0]}", field=strangers[0], value=told[strangers[0]])
+
+
+def _set_only(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in told.items() if value not in (None, UNSET, "")}
+
+
+def _read(reader: Reader, name: str, value: Any, where: str) -> Any:
+    try:
+        return reader(value)
+    except ValueError as error:
+        raise BadInput(f"{where}: {name}: {error}", field=name, value=value) from error
+
+
+def _bounded(name: str, value: Any, where: str) -> Any:
+    """Keep values to what the tables hold."""
+    if isinstance(value, str):
+        most = _LIMITS.get(name, 255 if name in ("AtlasRelease", "workingGroup") else _SHORT)
+        if len(value) > most:
+            raise BadInput(f"{where}: {name} has {len(value)} characters, at most {most}", field=name, value=value)
+    elif value > _LARGEST and name not in _LARGE_NUMBERS:
+        raise BadInput(f"{where}: {name} is too large, at most {_LARGEST}", field=name, value=value)
+    elif value < 0 and name != "assignedPriority":
+        raise BadInput(f"{where}: {name} is negative", field=name, value=value)
+    return value.rstrip("/") if name.endswith("DBlock") else value
+
+
+def _read_file(file: Any, where: str, dataset_of_job: Mapping[str, str]) -> NewFile:
+    if isinstance(file, Mapping):
+        told = dict(file)
+    elif isinstance(file, list) and file:
+        told = dict(zip(FILE_ATTRIBUTES, file, strict=False))
+    else:
+        raise BadInput(f"{where}: a dictionary or list is expected", field=FILES, value=file)
+    told.pop("rowID", None)
+    _no_strangers(told, FILE_ATTRIBUTES, where)
+    told = _set_only(told)
+    texts = {
+        n: _read(values.text, n, told.get(n, ""), where) for n in ("lfn", "type", "scope", "GUID", "destinationSE")
+    }
+    if texts["type"] not in {t.value for t in FileType}:
+        raise BadInput(f"{where}: type is input, output or log", field="type", value=texts["type"])
+    kind = FileType(texts["type"])
+    dataset = _dataset(told, kind, where) or dataset_of_job["input" if kind is FileType.INPUT else "output"]
+    return NewFile(
+        lfn=texts["lfn"],
+        type=kind,
+        dataset=dataset,
+        scope=texts["scope"] or default_scope(dataset),
+        guid=_short(texts["GUID"], "GUID", where) or None,
+        destination=_short(texts["destinationSE"], "destinationSE", where) or None,
+        size_bytes=_read(values.whole_number, "fsize", told["fsize"], where) if "fsize" in told else None,
+        checksum=_short(_read(values.text, "checksum", told.get("checksum", ""), where), "checksum", where) or None,
+    )
+
+
+def _dataset(told: Mapping[str, Any], kind: FileType, where: str) -> str:
+    other = "prodDBlock" if kind is FileType.INPUT else "destinationDBlock"
+    name = "dataset" if "dataset" in told else other
+    return str(_read(values.text, name, told.get(name, ""), where)).rstrip("/")
+
+
+def _short(value: str, name: str, where: str) -> str:
+    if len(value) > _SHORT:
+        raise BadInput(f"{where}: {name} has {len(value)} characters, at most {_SHORT}", field=name, value=value)
+    return value

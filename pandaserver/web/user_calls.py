@@ -1,0 +1,87 @@
+"""Calls that users make: submit, look, kill, ask why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pandaserver.errors import BadInput
+from pandaserver.userinterface import manage
+from pandaserver.userinterface.submit import User, submit
+from pandaserver.web import values
+from pandaserver.web.access import is_operator
+from pandaserver.web.calls import Call, Caller, Param, Role
+from pandaserver.web.describe import describe
+from pandaserver.web.identity import compact_name
+from pandaserver.web.jobwire import read_jobs
+
+_IDS = Param("job_ids", values.job_ids, also=("ids",))
+
+
+def submit_jobs(caller: Caller, jobs: Any, clientKey: str) -> list[Any]:  # noqa: N803 - its name on the wire
+    """Accept jobs; answer [PandaID, jobDefinitionID, {"jobsetID": n}] for each."""
+    new = read_jobs(jobs, caller.rooms.config.identity.default_vo)
+    user = User(caller.dn, compact_name(caller.dn))
+    key = clientKey or caller.client_key
+    submitted = submit(caller.rooms.buffer, user, new, client_key=key)
+    return [[s.job_id, s.definition_id, {"jobsetID": s.jobset_id}] for s in submitted]
+
+
+def _client_key(value: Any) -> str:
+    key = values.text(value)
+    if len(key) > 64:
+        raise ValueError("a client key has at most 64 characters")
+    return key
+
+
+def describe_jobs(caller: Caller, job_ids: list[int]) -> list[Any]:
+    """Describe jobs in the order asked, null for unknown ones."""
+    return [None if d is None else describe(d) for d in manage.describe(caller.rooms.buffer, job_ids)]
+
+
+def kill_jobs(caller: Caller, job_ids: list[int], **_old: Any) -> list[bool]:
+    """Kill jobs."""
+    if caller.identity is None:
+        raise AssertionError("killing needs an identity")
+    operator = is_operator(caller.identity, caller.rooms.config.identity)
+    return manage.kill(caller.rooms.buffer, job_ids, dn=caller.dn, operator=operator)
+
+
+def get_reasons(caller: Caller, job_id: int) -> list[dict[str, Any]]:
+    """Tell why a job went where it went."""
+    found = manage.why(caller.rooms.buffer, job_id)
+    return [{"site": r.site, "verdict": r.verdict, "reason": r.reason, "weight": r.weight, "time": r.at} for r in found]
+
+
+def upload(caller: Caller, **_old: Any) -> str:
+    """Keep an uploaded sandbox file."""
+    if caller.upload is None:
+        raise BadInput(
+            "no file came: send it as the part `file` of a multipart form (curl -F file=@NAME)", field="file"
+        )
+    kept = caller.rooms.sandbox.put(caller.upload.name, caller.dn, caller.upload.stream)
+    return f"{caller.rooms.config.server.public_url}/cache/{kept.name}"
+
+
+USER_CALLS = (
+    Call(
+        "job/submit", "submitJobs", Role.USER, submit_jobs,
+        (Param("jobs", values.from_json), Param("clientKey", _client_key, required=False, default="")), writes=True,
+    ),
+    Call("job/get_description", "getJobStatus", Role.ANYONE, describe_jobs, (_IDS,)),
+    Call("job/get_description_incl_archive", "getFullJobStatus", Role.ANYONE, describe_jobs, (_IDS,)),
+    Call(
+        "job/kill", "killJobs", Role.USER, kill_jobs,
+        (
+            _IDS,
+            Param("code", values.text, required=False),
+            Param("use_email_as_id", lambda value: value, required=False, also=("useMailAsID",)),
+            Param("kill_options", lambda value: value, required=False, also=("killOpts",)),
+        ),
+        writes=True,
+    ),
+    Call("job/get_reasons", "getBrokerageReasons", Role.ANYONE, get_reasons, (Param("job_id", values.whole_number),)),
+    Call(
+        "file_server/upload_cache_file", "putFile", Role.USER, upload,
+        writes=True, legacy_answer=lambda _data: "True",
+    ),
+)  # fmt: skip

@@ -1,0 +1,12 @@
+"""`application` for Apache/mod_wsgi: reads PANDA_CONFIG or /etc/panda/panda_server.cfg."""
+
+from __future__ import annotations
+
+from pandaserver import config, log
+from pandaserver.app import create_app
+
+_config = config.load(config.config_path())
+log.set_up(_config.server.log_level, _config.server.log_file)
+_server = create_app(_config)
+_server.start()
+application = _server.application

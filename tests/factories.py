@@ -1,0 +1,248 @@
+"""Makers of what tests work on: a server in this process with its own database, jobs, files at endpoints, a pilot."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from flask.testing import FlaskClient
+from pandaserver import config as configuration
+from pandaserver.app import PandaServer, create_app
+from pandaserver.dataservice.ddm import storage
+from pandaserver.model.file import Replica
+from pandaserver.taskbuffer import migrate
+from pandaserver.taskbuffer.database import Database
+
+SITES = """
+[queue BNL]
+site = BNL
+cloud = US
+tier = 1
+endpoint = BNL_DISK
+memory_mb = 4000
+releases = 13.0.40
+    14.1.0
+heartbeat_s = 5
+
+[queue UTA]
+site = UTA
+cloud = US
+tier = 2
+endpoint = UTA_DISK
+memory_mb = 2000
+releases = 13.0.40
+heartbeat_s = 5
+
+[endpoint BNL_DISK]
+site = BNL
+url = file://{root}/BNL_DISK
+
+[endpoint UTA_DISK]
+site = UTA
+url = file://{root}/UTA_DISK
+"""
+
+SERVER = """
+[server]
+ca_dir = {pki}/certificates
+host_cert = {pki}/hostcert.pem
+host_key = {pki}/hostkey.pem
+port = {port}
+
+[database]
+write = {database}
+
+[identity]
+pilots = {pilot}
+operators = {operator}
+ddm = {ddm}
+default_vo = testvo
+
+[cache]
+directory = {root}/cache
+max_upload_mb = 1
+
+[background]
+lease_s = {work_lease_s}
+watch_period_s = 1
+recheck_period_s = 1
+
+[ddm]
+callback_cert = {pki}/ddm.pem
+callback_key = {pki}/ddm.pem
+
+[grid]
+sites = {root}/sites.cfg
+"""
+
+BASE_DN = "/DC=org/DC=panda-test/O=Grid"
+
+
+class Clock:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(milliseconds=1)
+        return self.now
+
+    def forward(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+def write_config(root: Path, pki: Pki, database_url: str, *, port: int = 25443, work_lease_s: float = 60) -> Path:
+    """Write a server's configuration below `root` and give its path."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "sites.cfg").write_text(SITES.format(root=root))
+    told = {"pilot": pki.dn("pilot"), "operator": pki.dn("prodman"), "ddm": pki.dn("ddm")}
+    text = SERVER.format(root=root, pki=pki.directory, database=database_url, port=port, work_lease_s=work_lease_s, **told)
+    (root / "panda_server.cfg").write_text(text)
+    return root / "panda_server.cfg"
+
+
+@dataclass(frozen=True)
+class Pki:
+    """Certificates made by tools/make-certs."""
+
+    directory: Path
+    dns: Mapping[str, str]
+
+    def dn(self, name: str) -> str:
+        return self.dns[name]
+
+    def proxy(self, name: str) -> Path:
+        return self.directory / f"{name}.pem"
+
+    def environ(self, name: str | None) -> dict[str, str]:
+        """What the front end hands to the application for this client."""
+        if name is None:
+            return {"SSL_CLIENT_VERIFY": "NONE"}
+        pem = self.proxy(name).read_text()
+        found = re.findall(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", pem, re.S)
+        chain = {f"SSL_CLIENT_CERT_CHAIN_{n}": one for n, one in enumerate(found[1:])}
+        return {"SSL_CLIENT_VERIFY": "SUCCESS", "SSL_CLIENT_CERT": found[0]} | chain
+
+
+@dataclass
+class Grid:
+    """A server in this process: requests go to its application, background work runs when a test says so."""
+
+    root: Path
+    pki: Pki
+    clock: Clock
+    server: PandaServer
+    clients: dict[str | None, FlaskClient] = field(default_factory=dict)
+
+    def client(self, who: str | None) -> FlaskClient:
+        if who not in self.clients:
+            client = self.server.application.test_client()
+            client.environ_base.update(self.pki.environ(who))
+            self.clients[who] = client
+        return self.clients[who]
+
+    def call(self, who: str | None, method: str, **told: Any) -> Any:
+        """Make a legacy call with JSON; give the answer's JSON, which must be good."""
+        answer = self.client(who).post(f"/server/panda/{method}", json=told)
+        assert answer.status_code == 200, answer.text
+        return answer.json
+
+    def submit(self, *jobs: dict[str, Any], who: str = "alice", **told: Any) -> list[int]:
+        return [entry[0] for entry in self.call(who, "submitJobs", jobs=list(jobs), **told)]
+
+    def work(self) -> int:
+        """Do all background work that is due, follow-ups included."""
+        return self.server.pool.run_all()
+
+    def state(self, job_id: int) -> str:
+        return str(self.describe(job_id)["jobStatus"])
+
+    def describe(self, job_id: int) -> dict[str, Any]:
+        (found,) = self.call(None, "getJobStatus", job_ids=[job_id])
+        return dict(found)
+
+    def get_job(self, queue: str = "BNL", **told: Any) -> dict[str, Any]:
+        return dict(self.call("pilot", "getJob", siteName=queue, node="wn1", **told))
+
+    def update(self, job: dict[str, Any], state: str, **told: Any) -> dict[str, Any]:
+        known = {"jobId": job["PandaID"], "attemptNr": job["attemptNr"], "jobToken": job.get("jobToken"), "state": state}
+        return dict(self.call("pilot", "updateJob", **(known | told)))
+
+    def store(self, endpoint: str, scope: str, lfn: str, content: bytes = b"some bytes") -> dict[str, Any]:
+        """Put a file at an endpoint, as a pilot does; give what the pilot would report."""
+        path = storage.file_path(self.server.rooms.config.topology.endpoints[endpoint], scope, lfn)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        facts = {"guid": str(uuid.uuid4()), "fsize": len(content), "adler32": f"{zlib.adler32(content):08x}"}
+        return facts | {"surl": f"file://{path}", "endpoint": endpoint}
+
+    def register(self, dataset: str, endpoint: str, *lfns: str) -> None:
+        """Put files at an endpoint and into the catalogue."""
+        scope = dataset.split(".")[0]
+        for lfn in lfns:
+            facts = self.store(endpoint, scope, lfn, f"content of {lfn}".encode())
+            replica = Replica(
+                scope=scope, lfn=lfn, endpoint=endpoint,
+                guid=facts["guid"], size_bytes=facts["fsize"], adler32=facts["adler32"],
+            )  # fmt: skip
+            self.server.rooms.data.ddm.register(dataset, [replica])
+
+    def run_job(self, job: dict[str, Any], *, outcome: str = "finished", **told: Any) -> dict[str, Any]:
+        """Be a good pilot: run a job that was got, store its outputs and log, report."""
+        self.update(job, "starting")
+        self.update(job, "running")
+        made = job["outFiles"].split(",")
+        scopes = [*filter(None, job["scopeOut"].split(",")), job["scopeLog"]]
+        pairs = [(s, f) for s, f in zip(scopes, made, strict=True) if outcome == "finished" or f == job["logFile"]]
+        endpoint = job["ddmEndPointOut"].split(",")[0]
+        stored = {lfn: self.store(endpoint, scope, lfn, f"made {lfn}".encode()) for scope, lfn in pairs}
+        return self.update(job, outcome, xml=json.dumps(stored), pilotTiming="1|2|3|4|5", **told)
+
+
+def make_grid(root: Path, pki: Pki, database_url: str, **told: Any) -> Grid:
+    """Make a server over an empty database."""
+    config = configuration.load(write_config(root, pki, database_url, **told))
+    database = Database(database_url)
+    migrate.upgrade(database)
+    database.close()
+    clock, grids = Clock(), list[Grid]()
+
+    def callback(dataset: str, endpoint: str) -> None:
+        grids[0].call("ddm", "datasetCompleted", dataset=dataset, site=endpoint)
+
+    grids.append(Grid(root, pki, clock, create_app(config, clock, callback=callback)))
+    return grids[0]
+
+
+def production_job(number: int = 1, **more: Any) -> dict[str, Any]:
+    """A production job with one output and a log."""
+    dataset = "mc.test.evnt"
+    return {
+        "transformation": "https://localhost/cache/make.py",
+        "prodSourceLabel": "managed",
+        "jobName": f"make-{number}",
+        "destinationDBlock": dataset,
+        "Files": [{"type": "output", "lfn": f"evnt.$PANDAID._{number:05d}.root", "dataset": dataset}],
+    } | more
+
+
+def analysis_job(*inputs: str, dataset: str = "mc.test.evnt", **more: Any) -> dict[str, Any]:
+    """An analysis job that reads files of a dataset."""
+    return {
+        "transformation": "https://localhost/cache/read.py",
+        "prodSourceLabel": "user",
+        "prodDBlock": dataset,
+        "destinationDBlock": "user.alice.hist",
+        "Files": [
+            *({"type": "input", "lfn": lfn, "dataset": dataset} for lfn in inputs),
+            {"type": "output", "lfn": "hist.$PANDAID.json", "dataset": "user.alice.hist"},
+        ],
+    } | more
