@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from pandaserver import config as configuration
@@ -99,7 +100,7 @@ def _check(config: Config, options: argparse.Namespace) -> int:
     """Try everything the server will need, and say of each whether it is good."""
     findings = {"configuration": "good"}
     database = Database(config.database.write)
-    trials = {
+    trials: dict[str, Callable[[], object]] = {
         "certificates": lambda: check_files(_embedded(config, None, print, print)),
         "database": lambda: migrate.check_current(database),
     }

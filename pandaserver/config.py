@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pandaserver.errors import ConfigError
-from pandaserver.model.queue import Endpoint, Queue, QueueStatus, Topology
+from pandaserver.model.grid import Endpoint, Queue, QueueStatus, Topology
 from pandaserver.model.timeouts import TIMEOUTS, Timeout
 
 DEFAULT_FILE = Path("/etc/panda/panda_server.cfg")

@@ -12,13 +12,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from flask.testing import FlaskClient
+
 from pandaserver import config as configuration
 from pandaserver.app import PandaServer, create_app
 from pandaserver.dataservice.ddm import storage
-from pandaserver.model.file import Replica
-from pandaserver.taskbuffer import migrate
-from pandaserver.taskbuffer.database import Database
+from pandaserver.model.file import NewFile, Replica
+from pandaserver.model.job import Job, NewJob
+from pandaserver.model.states import JobState
+from pandaserver.taskbuffer import files, jobs, migrate, schema
+from pandaserver.taskbuffer.buffer import TaskBuffer
+from pandaserver.taskbuffer.database import Connection, Database
 
 SITES = """
 [queue BNL]
@@ -103,8 +108,9 @@ def write_config(root: Path, pki: Pki, database_url: str, *, port: int = 25443, 
     """Write a server's configuration below `root` and give its path."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "sites.cfg").write_text(SITES.format(root=root))
-    told = {"pilot": pki.dn("pilot"), "operator": pki.dn("prodman"), "ddm": pki.dn("ddm")}
-    text = SERVER.format(root=root, pki=pki.directory, database=database_url, port=port, work_lease_s=work_lease_s, **told)
+    told: dict[str, Any] = {"pilot": pki.dn("pilot"), "operator": pki.dn("prodman"), "ddm": pki.dn("ddm")}
+    told |= {"root": root, "pki": pki.directory, "database": database_url, "port": port, "work_lease_s": work_lease_s}
+    text = SERVER.format(**told)
     (root / "panda_server.cfg").write_text(text)
     return root / "panda_server.cfg"
 
@@ -158,6 +164,29 @@ class Grid:
     def submit(self, *jobs: dict[str, Any], who: str = "alice", **told: Any) -> list[int]:
         return [entry[0] for entry in self.call(who, "submitJobs", jobs=list(jobs), **told)]
 
+    @property
+    def buffer(self) -> TaskBuffer:
+        return self.server.rooms.buffer
+
+    def restart(self) -> None:
+        """Let another server process take over the database, as after a crash of this one; no time passes."""
+        self.close()
+        self.clients.clear()
+        self.server = create_app(self.server.rooms.config, self.clock, callback=self.called_back)
+
+    def called_back(self, dataset: str, endpoint: str) -> None:
+        self.call("ddm", "datasetCompleted", dataset=dataset, site=endpoint)
+
+    def watch(self, seconds: float = 0) -> None:
+        """Let time pass, then do the duties that are due and the work that comes of them."""
+        self.clock.forward(seconds)
+        self.server.duties.run_due()
+        self.work()
+
+    def history(self, job_id: int) -> list[str]:
+        """All states a job has been in, oldest first."""
+        return [row.to_state.value for row in self.buffer.read(lambda c: jobs.history_of(c, job_id))]
+
     def work(self) -> int:
         """Do all background work that is due, follow-ups included."""
         return self.server.pool.run_all()
@@ -173,8 +202,8 @@ class Grid:
         return dict(self.call("pilot", "getJob", siteName=queue, node="wn1", **told))
 
     def update(self, job: dict[str, Any], state: str, **told: Any) -> dict[str, Any]:
-        known = {"jobId": job["PandaID"], "attemptNr": job["attemptNr"], "jobToken": job.get("jobToken"), "state": state}
-        return dict(self.call("pilot", "updateJob", **(known | told)))
+        known = {"jobId": job["PandaID"], "attemptNr": job["attemptNr"], "jobToken": job.get("jobToken")}
+        return dict(self.call("pilot", "updateJob", **(known | {"state": state} | told)))
 
     def store(self, endpoint: str, scope: str, lfn: str, content: bytes = b"some bytes") -> dict[str, Any]:
         """Put a file at an endpoint, as a pilot does; give what the pilot would report."""
@@ -206,19 +235,19 @@ class Grid:
         stored = {lfn: self.store(endpoint, scope, lfn, f"made {lfn}".encode()) for scope, lfn in pairs}
         return self.update(job, outcome, xml=json.dumps(stored), pilotTiming="1|2|3|4|5", **told)
 
+    def close(self) -> None:
+        self.server.rooms.buffer.database.close()
+
 
 def make_grid(root: Path, pki: Pki, database_url: str, **told: Any) -> Grid:
-    """Make a server over an empty database."""
+    """Make a server over an empty database, or over one that has the tables already."""
     config = configuration.load(write_config(root, pki, database_url, **told))
     database = Database(database_url)
     migrate.upgrade(database)
     database.close()
     clock, grids = Clock(), list[Grid]()
-
-    def callback(dataset: str, endpoint: str) -> None:
-        grids[0].call("ddm", "datasetCompleted", dataset=dataset, site=endpoint)
-
-    grids.append(Grid(root, pki, clock, create_app(config, clock, callback=callback)))
+    server = create_app(config, clock, callback=lambda dataset, endpoint: grids[0].called_back(dataset, endpoint))
+    grids.append(Grid(root, pki, clock, server))
     return grids[0]
 
 
@@ -246,3 +275,44 @@ def analysis_job(*inputs: str, dataset: str = "mc.test.evnt", **more: Any) -> di
             {"type": "output", "lfn": "hist.$PANDAID.json", "dataset": "user.alice.hist"},
         ],
     } | more
+
+
+# --- below the web: jobs straight in the database
+
+
+def accept(buffer: TaskBuffer, *new: NewJob, first_id: int = 1, owner: str = "/CN=alice", priority: int = 0) -> None:
+    """Write jobs as a submission does, numbered from `first_id`."""
+    rows = [jobs.Accepted(first_id + n, job, owner, "alice", priority) for n, job in enumerate(new)]
+
+    def write(connection: Connection) -> None:
+        jobs.insert(connection, rows, buffer.now())
+        files.insert(connection, [(row.job_id, file) for row in rows for file in row.job.files])
+
+    buffer.run(write)
+
+
+def new_job(*lfns: NewFile, **more: Any) -> NewJob:
+    return NewJob(**({"transformation": "run.py", "files": lfns} | more))
+
+
+def move(buffer: TaskBuffer, job_id: int, *path: JobState, **columns: Any) -> Job:
+    """Lead a job through states."""
+
+    def step(connection: Connection, state: JobState) -> None:
+        locked = list(jobs.load(connection, [job_id], lock=True).values())
+        jobs.change_state(connection, locked, state, now=buffer.now(), reason="moved by a test", **columns)
+
+    for state in path:
+        buffer.run(lambda c, state=state: step(c, state))  # type: ignore[misc]
+    return load_job(buffer, job_id)
+
+
+def load_job(buffer: TaskBuffer, job_id: int) -> Job:
+    return buffer.read(lambda c: jobs.load(c, [job_id]))[job_id]
+
+
+def ready_ids(buffer: TaskBuffer) -> list[int]:
+    """Jobs in the table of those that pilots may take, in its order."""
+    table = schema.ready
+    statement = sa.select(table.c.job_id).order_by(table.c.rank, table.c.job_id)
+    return buffer.read(lambda c: list(c.execute(statement).scalars()))

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pandaserver.brokerage.filters import refusal
+from pandaserver.model.grid import Queue
 from pandaserver.model.job import Job
-from pandaserver.model.queue import Queue
 
 FINALISTS = 2  # so many least loaded queues are looked at for data
 MUCH_WORSE = 2.0  # a finalist whose weight is more than this times the best is dropped

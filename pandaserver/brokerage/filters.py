@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pandaserver.model.grid import Queue
 from pandaserver.model.job import Job
-from pandaserver.model.queue import Queue
 
 
 @dataclass(frozen=True)

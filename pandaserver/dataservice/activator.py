@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
-from sqlalchemy.engine import Connection
-
 from pandaserver.dataservice.service import DataService
 from pandaserver.model.dataset import Dataset, DatasetStatus
 from pandaserver.model.file import FileStatus, FileType
 from pandaserver.model.states import JobState
 from pandaserver.taskbuffer import datasets, files, jobs
+from pandaserver.taskbuffer.database import Connection
 
 log = logging.getLogger(__name__)
 

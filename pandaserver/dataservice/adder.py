@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy.engine import Connection
-
 from pandaserver.dataservice.ending import Ending, end_badly
 from pandaserver.dataservice.service import CLOSE, DataService, ask_for_datasets
 from pandaserver.dataservice.setupper import wake
@@ -21,6 +19,7 @@ from pandaserver.model.file import File, FileStatus, FileType, Replica
 from pandaserver.model.job import JobWithFiles
 from pandaserver.model.states import JobState
 from pandaserver.taskbuffer import attempts, files, jobs, topology
+from pandaserver.taskbuffer.database import Connection
 
 log = logging.getLogger(__name__)
 

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.engine import Connection
-
 from pandaserver.dataservice.service import CLOSE, ask_for_datasets
 from pandaserver.model.codes import ErrorFamily, JobError, TaskBufferError
 from pandaserver.model.file import FileStatus, FileType
 from pandaserver.model.job import JobWithFiles
 from pandaserver.model.states import JobState
 from pandaserver.taskbuffer import files, jobs
+from pandaserver.taskbuffer.database import Connection
 
 
 @dataclass(frozen=True, kw_only=True)

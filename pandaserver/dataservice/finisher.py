@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
-from sqlalchemy.engine import Connection
-
 from pandaserver.dataservice.adder import attach_to_parents
 from pandaserver.dataservice.service import CLOSE, DataService, ask_for_datasets
 from pandaserver.dataservice.setupper import wake
@@ -15,6 +13,7 @@ from pandaserver.model.file import File, FileStatus
 from pandaserver.model.job import JobWithFiles
 from pandaserver.model.states import JobState
 from pandaserver.taskbuffer import files, jobs
+from pandaserver.taskbuffer.database import Connection
 
 log = logging.getLogger(__name__)
 

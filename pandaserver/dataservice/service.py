@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.engine import Connection
-
 from pandaserver.dataservice.ddm.protocol import DDM
 from pandaserver.taskbuffer.buffer import TaskBuffer
+from pandaserver.taskbuffer.database import Connection
 from pandaserver.taskbuffer.work import NewWork
 from pandaserver.taskbuffer.work import add as add_work
 

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.engine import Connection
-
 from pandaserver.brokerage.choice import Choice, Load, choose
 from pandaserver.dataservice.ddm.protocol import FileName
 from pandaserver.dataservice.ending import Ending, end_badly
@@ -18,10 +16,11 @@ from pandaserver.dataservice.service import DISPATCH, DataService, ask_setup
 from pandaserver.model.codes import BrokerageError, ErrorFamily, JobError
 from pandaserver.model.dataset import Dataset, DatasetStatus, DatasetType, dispatch_name, sub_name
 from pandaserver.model.file import File, FileStatus, FileType, Replica
+from pandaserver.model.grid import Queue, Topology
 from pandaserver.model.job import JobWithFiles
-from pandaserver.model.queue import Queue, Topology
 from pandaserver.model.states import JobState
 from pandaserver.taskbuffer import counters, datasets, files, jobs, reasons, topology
+from pandaserver.taskbuffer.database import Connection
 from pandaserver.taskbuffer.work import NewWork
 from pandaserver.taskbuffer.work import add as add_work
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from sqlalchemy.engine import Connection
-
 from pandaserver.dataservice.service import ACTIVATE, FINISH, ask_for_datasets
 from pandaserver.errors import BadInput, NotFound
 from pandaserver.model.dataset import DatasetType
 from pandaserver.taskbuffer import datasets
 from pandaserver.taskbuffer.buffer import TaskBuffer
+from pandaserver.taskbuffer.database import Connection
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pandaserver.dataservice.ddm.storage import file_url
 from pandaserver.dataservice.service import DataService
 from pandaserver.errors import NotFound
 from pandaserver.model.file import Replica
-from pandaserver.model.queue import Endpoint, Queue, Topology
+from pandaserver.model.grid import Endpoint, Queue, Topology
 from pandaserver.taskbuffer import datasets, jobs, topology
 from pandaserver.taskbuffer.buffer import TaskBuffer
 

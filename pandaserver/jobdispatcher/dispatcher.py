@@ -6,19 +6,18 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from sqlalchemy.engine import Connection
-
 from pandaserver.dataservice.service import ask_add
 from pandaserver.errors import NotFound, StaleAttempt
 from pandaserver.jobdispatcher.policy import DispatchPolicy
 from pandaserver.jobdispatcher.tokens import is_token, job_token
 from pandaserver.model.attempt import ClaimRequest, PilotReport
 from pandaserver.model.file import File
+from pandaserver.model.grid import Queue
 from pandaserver.model.job import Job
-from pandaserver.model.queue import Queue
 from pandaserver.model.states import WITH_PILOT, JobState, allowed
 from pandaserver.taskbuffer import activity, attempts, counters, files, jobs, topology
 from pandaserver.taskbuffer.buffer import TaskBuffer
+from pandaserver.taskbuffer.database import Connection
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy.engine import Connection
-
 from pandaserver.dataservice.ending import Ending, end_badly
 from pandaserver.dataservice.service import ask_setup
 from pandaserver.model.codes import JobError
@@ -19,10 +17,12 @@ from pandaserver.model.states import QUEUED, JobState
 from pandaserver.model.timeouts import Timeout, TimeoutAction
 from pandaserver.taskbuffer import attempts, files, jobs
 from pandaserver.taskbuffer.buffer import TaskBuffer
+from pandaserver.taskbuffer.database import Connection
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 200
+LEASE_MARGIN = timedelta(seconds=10)  # after the end of a lease, so that the pilot has surely stopped the payload
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,16 @@ class Watcher:
     def _apply(self, rule: Timeout) -> int:
         now = self.buffer.now()
         before = now - timedelta(seconds=rule.after_s)
-        suspects = self.buffer.read(lambda c: _suspects(c, rule, before))
+        suspects = self.buffer.read(lambda c: _suspects(c, rule, before, now))
         if not suspects:
             return 0
         return self.buffer.run(lambda c: _act(c, rule, suspects, before, now=self.buffer.now()))
 
 
-def _suspects(connection: Connection, rule: Timeout, before: datetime) -> list[int]:
+def _suspects(connection: Connection, rule: Timeout, before: datetime, now: datetime) -> list[int]:
     if rule.heartbeat:
-        return attempts.lost(connection, [rule.state], before=before, limit=_AT_ONCE)
+        over = now - LEASE_MARGIN
+        return attempts.lost(connection, rule.state, silent_since=before, lease_over=over, limit=_AT_ONCE)
     found = jobs.load_in_state(connection, rule.state, before, _AT_ONCE)
     return [job.job_id for job in found if rule.covers(job)]
 

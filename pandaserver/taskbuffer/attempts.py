@@ -108,16 +108,18 @@ def of_jobs(connection: Connection, job_ids: Sequence[int]) -> list[Attempt]:
     return [_attempt(row) for row in rows]
 
 
-def lost(connection: Connection, states: Sequence[JobState], *, before: datetime, limit: int) -> list[int]:
-    """Find jobs with a pilot that said nothing since before a moment and whose lease is over."""
+def lost(
+    connection: Connection, state: JobState, *, silent_since: datetime, lease_over: datetime, limit: int
+) -> list[int]:
+    """Find jobs whose pilot has been silent since a moment, and whose lease ended before another."""
     table = schema.jobs
     statement = (
         sa.select(table.c.job_id)
         .join(_attempts, sa.and_(_attempts.c.job_id == table.c.job_id, _attempts.c.number == table.c.attempt))
         .where(
-            table.c.state.in_([s.value for s in states]),
-            table.c.modified_at < before,
-            _attempts.c.lease_until < before,
+            table.c.state == state.value,
+            table.c.modified_at < silent_since,
+            _attempts.c.lease_until < lease_over,
         )
         .order_by(table.c.job_id)
         .limit(limit)

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import mysql, sqlite
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as Connection  # what work is done on, for rooms without sqlalchemy
+from sqlalchemy.engine import Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import OperationalError
 
@@ -140,4 +141,9 @@ def upsert(
     values = update if isinstance(update, Mapping) else {c: mine.inserted[c] for c in update}
     first = table.primary_key.columns.values()[0]
     # without columns to update, assigning the key to itself keeps errors other than duplicates alive (IGNORE would not)
-    connection.execute(mine.on_duplicate_key_update(dict(values) or {first.name: first}), [dict(r) for r in rows])
+    final_mine = mine.on_duplicate_key_update(dict(values) or {first.name: first})
+    if isinstance(update, Mapping) and update:
+        for row in rows:  # PyMySQL cannot send the parameters of expressions together with many rows
+            connection.execute(final_mine, dict(row))
+        return
+    connection.execute(final_mine, [dict(r) for r in rows])

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from pandaserver.model.queue import Endpoint, Queue, QueueStatus, Topology
+from pandaserver.model.grid import Endpoint, Queue, QueueStatus, Topology
 from pandaserver.taskbuffer import schema
 from pandaserver.taskbuffer.database import upsert
 

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy.engine import Connection
-
 from pandaserver.dataservice.ending import Ending, end_badly
 from pandaserver.errors import BadInput, NotAllowed, NotFound
 from pandaserver.model.attempt import Attempt
@@ -16,6 +14,7 @@ from pandaserver.model.job import KILL_COMMAND, JobWithFiles
 from pandaserver.model.states import QUEUED, WITH_PILOT, JobState
 from pandaserver.taskbuffer import attempts, files, jobs, reasons
 from pandaserver.taskbuffer.buffer import TaskBuffer
+from pandaserver.taskbuffer.database import Connection
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy.engine import Connection
-
 from pandaserver.dataservice.service import ask_setup
 from pandaserver.errors import BadInput
 from pandaserver.model.file import FileType, NewFile, default_scope
@@ -17,6 +15,7 @@ from pandaserver.model.job import NewJob
 from pandaserver.model.priority import starting_priority
 from pandaserver.taskbuffer import counters, files, jobs, submissions, topology
 from pandaserver.taskbuffer.buffer import TaskBuffer
+from pandaserver.taskbuffer.database import Connection
 
 log = logging.getLogger(__name__)
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from typing import Any
+from urllib.parse import parse_qs
 
 from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from pandaserver.errors import BadInput, TooLarge
+from pandaserver.web import values
 from pandaserver.web.calls import Upload
 
 _GZIP = b"\x1f\x8b"
-_CHUNK = 64 * 1024
+_FORM, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
+_MOST_FIELDS = 1000
 
 
 def read_parameters(request: Request, max_bytes: int) -> tuple[dict[str, Any], Upload | None]:
-    """Give the parameters of a request, and the file if one came.
+    """Give the parameters of a request of at most `max_bytes`, and the file if one came.
 
     Raises:
         TooLarge: the body is larger than `max_bytes`, before or after inflating.
@@ -25,15 +28,15 @@ def read_parameters(request: Request, max_bytes: int) -> tuple[dict[str, Any], U
     told = _plain(request.args.to_dict(flat=False))
     if request.method == "GET":
         return told, None
-    if request.mimetype == "multipart/form-data":
-        file = request.files.get("file")
-        told |= _plain(request.form.to_dict(flat=False))
-        return told, Upload(file.filename or "", file.stream) if file else None
-    if request.content_length is not None and request.content_length > max_bytes:
-        raise TooLarge(f"the request has {request.content_length} bytes, at most {max_bytes} are taken", field="body")
-    if request.mimetype == "application/x-www-form-urlencoded" and not request.content_encoding:
-        return told | _plain(request.form.to_dict(flat=False)), None
-    return told | _object(_inflated(_body(request, max_bytes), max_bytes)), None
+    request.max_content_length = max_bytes
+    try:
+        if request.mimetype == _MULTIPART:
+            return _multipart(request, told)
+        body = _inflated(request.stream.read(), max_bytes)
+    except RequestEntityTooLarge as error:
+        raise TooLarge(f"the request is too large: {max_bytes} bytes at most", field="body") from error
+    is_form = request.mimetype == _FORM and not body.lstrip().startswith(b"{")  # curl -d calls everything a form
+    return told | (_form(body) if is_form else _object(body)), None
 
 
 def _plain(fields: dict[str, list[str]]) -> dict[str, Any]:
@@ -41,11 +44,23 @@ def _plain(fields: dict[str, list[str]]) -> dict[str, Any]:
     return {name: found[0] if len(found) == 1 else found for name, found in fields.items()}
 
 
-def _body(request: Request, max_bytes: int) -> bytes:
-    body = request.stream.read(max_bytes + 1)
-    if len(body) > max_bytes:
-        raise TooLarge(f"the request is larger than {max_bytes} bytes", field="body")
-    return body
+def _multipart(request: Request, told: dict[str, Any]) -> tuple[dict[str, Any], Upload | None]:
+    request.max_form_memory_size = request.max_content_length
+    file = request.files.get("file")
+    told |= _plain(request.form.to_dict(flat=False))
+    return told, Upload(file.filename or "", file.stream) if file else None
+
+
+def _form(body: bytes) -> dict[str, Any]:
+    try:
+        fields = parse_qs(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
+    except ValueError as error:
+        raise BadInput(f"the body is no form: {error}", field="body", value=_start(body)) from error
+    return _plain(fields)
+
+
+def _start(body: bytes) -> str:
+    return body[:60].decode("utf-8", "replace")
 
 
 def _inflated(body: bytes, max_bytes: int) -> bytes:
@@ -68,10 +83,9 @@ def _object(body: bytes) -> dict[str, Any]:
     if not body.strip():
         return {}
     try:
-        told = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        start = body[:60].decode("utf-8", "replace")
-        raise BadInput(f"the body is no JSON: {error}", field="body", value=start) from error
+        told = values.strict_json(body)
+    except ValueError as error:
+        raise BadInput(f"the body is no JSON: {error}", field="body", value=_start(body)) from error
     if not isinstance(told, dict):
         raise BadInput(f"the body is JSON, but a {type(told).__name__}, not an object", field="body")
     return told

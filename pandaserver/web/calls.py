@@ -83,6 +83,7 @@ class Call:
     handler: Callable[..., Any]  # (caller, **parameters) -> plain data
     params: tuple[Param, ...] = ()
     writes: bool = False  # only by POST
+    takes_file: bool = False  # and may be as large as a sandbox
     raw: bool = False  # all that came is handed over as one dictionary `told`: pilots say more than we use
     legacy_answer: Callable[[Any], Any] = lambda data: data
 
@@ -111,6 +112,8 @@ def _read(param: Param, told: Mapping[str, Any]) -> Any:
             raise BadInput(f"parameter {param.name} is missing", field=param.name)
         return param.default
     value = told[present[0]]
+    if value in (None, "None") and not param.required:  # Python's None, which travels as text in query strings
+        return param.default
     try:
         return param.read(value)
     except (ValueError, TypeError) as error:

@@ -33,7 +33,7 @@ STATUS: dict[type[PandaError], int] = {  # the most special first
     PandaError: 500,
 }
 _STATUS_CODE = {401: pilotwire.NOT_SECURE, 403: pilotwire.NO_PERMISSION}
-_UNREADABLE = ("body",)  # errors in this field mean that no parameter could be read at all
+_UNREADABLE = "body"  # errors in this field mean that no parameter could be read at all
 _KEY_HEADER = "Idempotency-Key"
 
 
@@ -57,14 +57,14 @@ class Server:
         identity = self.identity(incoming)
         check_access(call, identity, self.rooms.config.identity)
         config = self.rooms.config
-        limit = config.server.max_body_mb * 1024 * 1024
-        told, upload = read_parameters(incoming, limit)
+        limit_mb = config.cache.max_upload_mb + 1 if call.takes_file else config.server.max_body_mb
+        told, upload = read_parameters(incoming, limit_mb * 1024 * 1024)
         caller = Caller(
             self.rooms,
             identity,
             environ=incoming.environ,
             upload=upload,
-            client_key=incoming.headers.get(_KEY_HEADER, "")[:64],
+            client_key=incoming.headers.get(_KEY_HEADER, ""),
         )
         return call.handler(caller, **call.read(told))
 
@@ -136,7 +136,7 @@ def _v1_answer(server: Server, call: Call) -> Response:
         status = http_status(error)
         _log_refusal(error, status)
         told = {"status": status, "field": error.field, "value": error.value, "request_id": logs.current_context()}
-        http = status if error.field in _UNREADABLE else 200
+        http = status if error.field == _UNREADABLE or isinstance(error, errors.TooLarge) else 200
         return as_json({"success": False, "message": error.message, "data": None, "error": told}, http)
     return as_json({"success": True, "message": "", "data": values.plain(data, marked_times=True)})
 

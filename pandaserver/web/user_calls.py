@@ -14,6 +14,7 @@ from pandaserver.web.describe import describe
 from pandaserver.web.identity import compact_name
 from pandaserver.web.jobwire import read_jobs
 
+_MAX_KEY = 64
 _IDS = Param("job_ids", values.job_ids, also=("ids",))
 
 
@@ -21,16 +22,22 @@ def submit_jobs(caller: Caller, jobs: Any, clientKey: str) -> list[Any]:  # noqa
     """Accept jobs; answer [PandaID, jobDefinitionID, {"jobsetID": n}] for each."""
     new = read_jobs(jobs, caller.rooms.config.identity.default_vo)
     user = User(caller.dn, compact_name(caller.dn))
-    key = clientKey or caller.client_key
-    submitted = submit(caller.rooms.buffer, user, new, client_key=key)
+    submitted = submit(caller.rooms.buffer, user, new, client_key=clientKey or _key_of_header(caller.client_key))
     return [[s.job_id, s.definition_id, {"jobsetID": s.jobset_id}] for s in submitted]
 
 
 def _client_key(value: Any) -> str:
     key = values.text(value)
-    if len(key) > 64:
-        raise ValueError("a client key has at most 64 characters")
+    if len(key) > _MAX_KEY:
+        raise ValueError(f"a client key has at most {_MAX_KEY} characters, this one {len(key)}")
     return key
+
+
+def _key_of_header(value: str) -> str:
+    try:
+        return _client_key(value)
+    except ValueError as error:
+        raise BadInput(f"header Idempotency-Key: {error}", field="Idempotency-Key", value=value) from error
 
 
 def describe_jobs(caller: Caller, job_ids: list[int]) -> list[Any]:
@@ -52,12 +59,18 @@ def get_reasons(caller: Caller, job_id: int) -> list[dict[str, Any]]:
     return [{"site": r.site, "verdict": r.verdict, "reason": r.reason, "weight": r.weight, "time": r.at} for r in found]
 
 
-def upload(caller: Caller, **_old: Any) -> str:
+_HOW_TO_SEND = "no file came: send it as the part `file` of a multipart form (curl -F file=@NAME)"
+
+
+def _no_file(_value: Any) -> None:
+    """Refuse text where a file is meant."""
+    raise ValueError(_HOW_TO_SEND)
+
+
+def upload(caller: Caller, **_text: Any) -> str:
     """Keep an uploaded sandbox file."""
     if caller.upload is None:
-        raise BadInput(
-            "no file came: send it as the part `file` of a multipart form (curl -F file=@NAME)", field="file"
-        )
+        raise BadInput(_HOW_TO_SEND, field="file")
     kept = caller.rooms.sandbox.put(caller.upload.name, caller.dn, caller.upload.stream)
     return f"{caller.rooms.config.server.public_url}/cache/{kept.name}"
 
@@ -82,6 +95,6 @@ USER_CALLS = (
     Call("job/get_reasons", "getBrokerageReasons", Role.ANYONE, get_reasons, (Param("job_id", values.whole_number),)),
     Call(
         "file_server/upload_cache_file", "putFile", Role.USER, upload,
-        writes=True, legacy_answer=lambda _data: "True",
+        (Param("file", _no_file, required=False),), writes=True, takes_file=True, legacy_answer=lambda _data: "True",
     ),
 )  # fmt: skip

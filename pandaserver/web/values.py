@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import datetime
 from typing import Any
 
 _MAX_ID = 2**62
+_PICKLE_STARTS = ("(lp", "]q", "(dp", "(i", "ccopy_reg", "\x80")
 
 
 def text(value: Any) -> str:
@@ -15,6 +17,10 @@ def text(value: Any) -> str:
         raise ValueError(f"text is expected, not {type(value).__name__}")
     if "\x00" in value:
         raise ValueError("it has a zero byte in it")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("it has half a character in it (a lone surrogate)") from None
     return value
 
 
@@ -39,8 +45,38 @@ def number(value: Any) -> float:
         read = float(value)
     except (ValueError, OverflowError):
         raise ValueError("a number is expected") from None
-    if read != read or abs(read) == float("inf"):
+    if not math.isfinite(read):
         raise ValueError("a finite number is expected")
+    return read
+
+
+def scalar(value: Any) -> Any:
+    """Read text, a number or a truth value, whichever it is: no structure."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return whole_number(value)
+    return number(value) if isinstance(value, float) else text(value)
+
+
+def strict_json(document: str | bytes) -> Any:
+    """Read JSON as the standard has it: no NaN, and no name twice in an object."""
+    try:
+        return json.loads(document, parse_constant=_no_constant, object_pairs_hook=_once_each)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(pairs)
+    if len(read) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r:.80} is there twice in one object")
     return read
 
 
@@ -49,14 +85,18 @@ def from_json(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is no JSON (pickles of old clients are not read): {error}") from None
+        return strict_json(value)
+    except ValueError as error:
+        raise ValueError(f"it is no JSON{_if_pickle(value)}: {error}") from None
+
+
+def _if_pickle(value: str) -> str:
+    return " but a pickle, as clients of before 2020 send, and is not read" if value.startswith(_PICKLE_STARTS) else ""
 
 
 def job_ids(value: Any) -> list[int]:
     """Read a list of job ids: a JSON list, one number, or numbers with commas or blanks between."""
-    if isinstance(value, str) and not value.lstrip().startswith("["):
+    if isinstance(value, str) and not value.lstrip().startswith("[") and not _if_pickle(value):
         value = value.replace(",", " ").split()
     read = from_json(value)
     return [whole_number(v) for v in (read if isinstance(read, list) else [read])]

@@ -7,15 +7,14 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy.engine import Connection
-
 from pandaserver.dataservice.ddm import storage
 from pandaserver.dataservice.ddm.protocol import FileName
 from pandaserver.errors import DDMError, DDMFatal
 from pandaserver.model.file import Replica
-from pandaserver.model.queue import Endpoint
+from pandaserver.model.grid import Endpoint
 from pandaserver.taskbuffer import catalogue, topology
 from pandaserver.taskbuffer.buffer import TaskBuffer
+from pandaserver.taskbuffer.database import Connection
 from pandaserver.taskbuffer.work import NewWork, WorkItem
 from pandaserver.taskbuffer.work import add as add_work
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pandaserver.errors import ConfigError, DDMError, DDMFatal
-from pandaserver.model.queue import Endpoint
+from pandaserver.model.grid import Endpoint
 
 _BLOCK = 1024 * 1024
 
