@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import configparser
+import math
 import os
+import re
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +21,15 @@ from pandaserver.model.timeouts import TIMEOUTS, Timeout
 DEFAULT_FILE = Path("/etc/panda/panda_server.cfg")
 
 T = TypeVar("T")
+
+
+class LogLevel(StrEnum):
+    """How much is logged."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +45,14 @@ class ServerSection:
     workers: int = 1
     threads: int = 32
     log_file: Path | None = None
-    log_level: str = "INFO"
+    log_level: LogLevel = LogLevel.INFO
     max_body_mb: int = 20
 
     @property
     def public_url(self) -> str:
         """Give the base URL that clients use."""
         host = "localhost" if self.host in ("127.0.0.1", "0.0.0.0", "::") else self.host
-        return self.url.rstrip("/") or f"https://{host}:{self.port}"
+        return self.url.rstrip("/") or f"https://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +164,13 @@ def load(path: Path) -> Config:
         name: build(kind, parser[name] if parser.has_section(name) else {}, where=f"{path} [{name}]", base=path.parent)
         for name, kind in SECTIONS.items()
     }
+    for name, part in parts.items():
+        _check_numbers(part, f"{path} [{name}]")
+    _check_database(parts["database"], f"{path} [database]")
+    _check_dns(parts["identity"], f"{path} [identity]")
+    database: DatabaseSection = parts["database"]
+    urls = {name: _beside(url, path.parent) for name, url in vars(database).items()}
+    parts["database"] = DatabaseSection(**urls)
     rules = _timeouts(dict(parser["timeouts"]) if "timeouts" in parser else {}, f"{path} [timeouts]")
     return Config(**parts, timeouts=rules, topology=load_topology(parts["grid"].sites))
 
@@ -184,12 +203,19 @@ def build(kind: type[T], values: Mapping[str, str], *, where: str, base: Path, *
 
 
 _TRUE, _FALSE = {"yes", "true", "on", "1"}, {"no", "false", "off", "0"}
+_LARGEST = 1_000_000_000
+_PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_URL = re.compile(r"[a-z][a-z0-9+]*://\S{1,1000}")
 
 
 def _value(text: str, hint: Any, where: str, base: Path) -> Any:
     if isinstance(hint, types.UnionType):
+        if not text:
+            return None
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
     if hint is Path:
+        if not text:
+            raise ConfigError(f"{where} is empty: name a file or directory", field=where)
         return base / text
     if typing.get_origin(hint) is tuple:
         return tuple(line.strip() for line in text.splitlines() if line.strip())
@@ -198,9 +224,44 @@ def _value(text: str, hint: Any, where: str, base: Path) -> Any:
             raise ConfigError(f"{where} = {text!r}: say yes or no", field=where, value=text)
         return text.lower() in _TRUE
     try:
-        return hint(text)
+        return _in_range(hint(text))
     except ValueError as error:
         raise ConfigError(f"{where} = {text!r} is not acceptable: {error}", field=where, value=text) from error
+
+
+def _in_range(value: Any) -> Any:
+    """No number of the configuration is negative, and the largest are times and sizes."""
+    if isinstance(value, int | float) and not (math.isfinite(value) and 0 <= value <= _LARGEST):
+        raise ValueError(f"a number from 0 to {_LARGEST} is expected")
+    return value
+
+
+_MAX_PORT = 65535
+
+
+def _check_numbers(section: Any, where: str) -> None:
+    """No period, lease, size or number of threads makes sense as zero."""
+    for key, value in vars(section).items():
+        if isinstance(value, int | float) and (value <= 0 or (key == "port" and value > _MAX_PORT)):
+            rule = f"a port from 1 to {_MAX_PORT}" if key == "port" else "a number above 0"
+            raise ConfigError(f"{where} {key} = {value}: {rule} is expected", field=key, value=value)
+
+
+def _check_database(database: DatabaseSection, where: str) -> None:
+    for key in ("write", "read"):
+        url = getattr(database, key)
+        if url and not _URL.fullmatch(url):
+            text = f"{where} {key} is no URL; say sqlite:////var/lib/panda/panda.db or mysql+pymysql://USER:PASSWORD@HOST/NAME"
+            raise ConfigError(text, field=key)  # without the value: it may hold a password
+
+
+def _check_dns(identity: IdentitySection, where: str) -> None:
+    """A DN in another form would never be equal to that of a certificate."""
+    for key in ("pilots", "operators", "ddm"):
+        for dn in getattr(identity, key):
+            if not dn.startswith("/") or "=" not in dn:
+                text = f"{where} {key}: {dn!r} is no DN in slash form, such as /DC=org/O=Grid/CN=Alice; one per line"
+                raise ConfigError(text, field=key, value=dn)
 
 
 def _timeouts(overrides: dict[str, str], where: str) -> tuple[Timeout, ...]:
@@ -209,8 +270,9 @@ def _timeouts(overrides: dict[str, str], where: str) -> tuple[Timeout, ...]:
     for name, text in overrides.items():
         if name not in rules:
             raise ConfigError(f"{where}: unknown timeout {name}; known are {', '.join(rules)}", field=name)
-        if not text.isdigit() or int(text) == 0:
-            raise ConfigError(f"{where} {name} = {text!r}: whole seconds, more than 0", field=name, value=text)
+        if not re.fullmatch(r"[0-9]{1,10}", text) or not 0 < int(text) <= _LARGEST:
+            rule = f"whole seconds, from 1 to {_LARGEST}"
+            raise ConfigError(f"{where} {name} = {text!r}: {rule}", field=name, value=text)
         rules[name] = replace(rules[name], after_s=int(text))
     return tuple(rules.values())
 
@@ -230,14 +292,46 @@ def load_topology(path: Path) -> Topology:
         if kind == "queue" and name:
             queues[name] = _queue(name, dict(parser[section]), where, path.parent)
         elif kind == "endpoint" and name:
-            endpoints[name] = build(Endpoint, parser[section], where=where, base=path.parent, name=name)
+            endpoint = build(Endpoint, parser[section], where=where, base=path.parent, name=name)
+            endpoints[name] = replace(endpoint, url=_absolute(endpoint.url, path.parent))
         else:
             raise ConfigError(f"{where}: sections are [queue NAME] or [endpoint NAME]", field=section)
+    for endpoint in endpoints.values():
+        _check_endpoint(endpoint, f"{path} [endpoint {endpoint.name}]")
     for queue in queues.values():
+        _check_names(f"{path} [queue {queue.name}]", name=queue.name, site=queue.site, cloud=queue.cloud)
         if queue.endpoint not in endpoints:
             text = f"{path} [queue {queue.name}] endpoint = {queue.endpoint}: there is no [endpoint {queue.endpoint}]"
             raise ConfigError(text, field="endpoint", value=queue.endpoint)
     return Topology(queues=queues, endpoints=endpoints)
+
+
+def _check_endpoint(endpoint: Endpoint, where: str) -> None:
+    _check_names(where, name=endpoint.name, site=endpoint.site)
+    if not _URL.fullmatch(endpoint.url):
+        text = f"{where} url = {endpoint.url!r}: a URL such as file:///data/{endpoint.name} is expected"
+        raise ConfigError(text, field="url", value=endpoint.url)
+
+
+def _check_names(where: str, **names: str) -> None:
+    """Names of places stand in lists with commas between, and in the names of datasets."""
+    for key, name in names.items():
+        if not _PLACE.fullmatch(name):
+            text = f"{where} {key} = {name!r}: letters, digits and . _ -, at most 64 characters"
+            raise ConfigError(text, field=key, value=name)
+
+
+def _beside(url: str, base: Path) -> str:
+    """Let a SQLite file without absolute path lie beside the configuration."""
+    start, name = "sqlite:///", url.removeprefix("sqlite:///")
+    return f"{start}{(base / name).absolute()}" if url.startswith(start) and not name.startswith((":", "/")) else url
+
+
+def _absolute(url: str, base: Path) -> str:
+    """Let `file:storage/X` be a folder beside the sites file."""
+    scheme, _, place = url.partition(":")
+    relative = scheme == "file" and not place.startswith("/")
+    return f"file://{(base / place).absolute()}" if relative else url
 
 
 def _queue(name: str, values: dict[str, str], where: str, base: Path) -> Queue:

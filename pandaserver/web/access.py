@@ -7,6 +7,8 @@ from pandaserver.errors import NotAllowed, NotAuthenticated
 from pandaserver.web.calls import Call, Role
 from pandaserver.web.identity import Identity
 
+_MAX_DN = 255  # what the tables hold
+
 
 def check_access(call: Call, identity: Identity | None, configured: IdentitySection) -> None:
     """Let a caller pass.
@@ -20,6 +22,9 @@ def check_access(call: Call, identity: Identity | None, configured: IdentitySect
     if identity is None:
         text = f"{call.path} needs an HTTPS client certificate or proxy (curl --cert PROXY --key PROXY)"
         raise NotAuthenticated(text, field="certificate")
+    if len(identity.dn) > _MAX_DN:
+        text = f"the DN of the certificate has {len(identity.dn)} characters, at most {_MAX_DN} are taken"
+        raise NotAllowed(text, field="certificate", value=identity.dn)
     if call.role is Role.USER and identity.limited:
         text = f"{call.path} refuses limited proxies, such as worker nodes hold; use a full proxy of {identity.dn}"
         raise NotAllowed(text, field="certificate", value=identity.dn)

@@ -5,16 +5,27 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from flask import Flask, Response, send_from_directory
-from werkzeug.exceptions import HTTPException
+from flask import Flask, Response, request, send_from_directory
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import NotFound as NoSuchPage
 
 from pandaserver.errors import NotFound
 from pandaserver.externalinterface import information
 from pandaserver.web.calls import Rooms
-from pandaserver.web.dialects import Server, as_json, legacy_dialect, legacy_error, v1_dialect
+from pandaserver.web.dialects import (
+    V1,
+    Server,
+    as_json,
+    legacy_dialect,
+    legacy_error,
+    legacy_refusal,
+    v1_dialect,
+    v1_refusal,
+)
 from pandaserver.web.grid_calls import GRID_CALLS
 from pandaserver.web.identity import IdentityCache
 from pandaserver.web.pilot_calls import PILOT_CALLS
+from pandaserver.web.requestid import with_request_id
 from pandaserver.web.user_calls import USER_CALLS
 
 log = logging.getLogger(__name__)
@@ -33,6 +44,7 @@ def make_application(rooms: Rooms, identities: IdentityCache) -> Flask:
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unforeseen)
     app.after_request(_safe_headers)
+    app.wsgi_app = with_request_id(app.wsgi_app)  # type: ignore[method-assign,assignment]
     return app
 
 
@@ -54,21 +66,28 @@ def _serve_cache(app: Flask, rooms: Rooms) -> None:
 
     @app.get("/cache/<name>")
     def sandbox(name: str) -> Response:
+        if name.startswith("."):  # files still being written
+            raise NoSuchPage
         return send_from_directory(directory, name, mimetype="application/octet-stream")
 
 
 def _http_error(error: HTTPException) -> Response:
     """Say unknown paths and wrong methods as clearly as everything else."""
-    name = (error.name or "error").lower()
-    return as_json(
-        {"StatusCode": 30, "message": f"{name}: {error.description}", "field": None, "value": None}, error.code or 500
-    )
+    answer = _refusal(f"{(error.name or 'error').lower()}: {error.description}", error.code or 500)
+    if isinstance(error, MethodNotAllowed):
+        answer.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+    return answer
 
 
 def _unforeseen(error: Exception) -> Response:
     log.error("unforeseen error", exc_info=error)
     text = "the server has a fault; its operators find it in the log by the request id"
-    return as_json({"StatusCode": 30, "message": text, "field": None, "value": None}, 500)
+    return _refusal(text, 500)
+
+
+def _refusal(text: str, status: int) -> Response:
+    refusal = v1_refusal if request.path.startswith(V1) else legacy_refusal
+    return as_json(refusal(text, status), status)
 
 
 def _safe_headers(response: Response) -> Response:

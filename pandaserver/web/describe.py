@@ -72,13 +72,15 @@ def _job_part(job: Job) -> dict[str, Any]:
 
 
 def _attempt_part(attempt: Attempt) -> dict[str, Any]:
-    return {
+    told = {name: value for name, value in attempt.usage.items() if name in JOB_ATTRIBUTES and name != "coreCount"}
+    return told | {
         "schedulerID": attempt.scheduler_id or None,
         "pilotID": attempt.pilot_id or None,
         "modificationHost": attempt.node or None,
         "transExitCode": attempt.exit_code,
         "cpuConsumptionTime": attempt.cpu_time_s,
-        "cpuConsumptionUnit": "s",
+        "cpuConsumptionUnit": told.get("cpuConsumptionUnit") or "s",
+        "actualCoreCount": attempt.usage.get("coreCount"),
         "maxRSS": attempt.max_rss_kb,
         "pilotTiming": attempt.timing,
     }

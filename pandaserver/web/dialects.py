@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 from flask import Blueprint, Request, Response, request
 
 from pandaserver import errors
-from pandaserver import log as logs
 from pandaserver.errors import PandaError
 from pandaserver.web import pilotwire, values
 from pandaserver.web.access import check_access
 from pandaserver.web.body import read_parameters
 from pandaserver.web.calls import Call, Caller, Role, Rooms
 from pandaserver.web.identity import Identity, IdentityCache, from_environ
+from pandaserver.web.requestid import current_request_id
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +34,7 @@ STATUS: dict[type[PandaError], int] = {  # the most special first
 _STATUS_CODE = {401: pilotwire.NOT_SECURE, 403: pilotwire.NO_PERMISSION}
 _UNREADABLE = "body"  # errors in this field mean that no parameter could be read at all
 _KEY_HEADER = "Idempotency-Key"
+V1 = "/api/v1"
 
 
 def http_status(error: PandaError) -> int:
@@ -73,33 +73,22 @@ def legacy_dialect(server: Server, calls: Iterable[Call]) -> Blueprint:
     """Serve calls as /server/panda/<method>: true HTTP statuses, plain JSON or text."""
     blueprint = Blueprint("legacy", __name__, url_prefix="/server/panda")
     for call in calls:
-        view = _logged(call.legacy, partial(_legacy_answer, server, call))
+        view = partial(_legacy_answer, server, call)
         blueprint.add_url_rule(f"/{call.legacy}", call.legacy, view, methods=_methods(call))
     return blueprint
 
 
 def v1_dialect(server: Server, calls: Iterable[Call]) -> Blueprint:
     """Serve calls as /api/v1/<module>/<method>: always an envelope, which clients take from answers with status 200."""
-    blueprint = Blueprint("v1", __name__, url_prefix="/api/v1")
+    blueprint = Blueprint("v1", __name__, url_prefix=V1)
     for call in calls:
-        view = _logged(call.path, partial(_v1_answer, server, call))
+        view = partial(_v1_answer, server, call)
         blueprint.add_url_rule(f"/{call.path}", call.path.replace("/", "_"), view, methods=_methods(call))
     return blueprint
 
 
 def _methods(call: Call) -> list[str]:
     return ["POST"] if call.writes else ["GET", "POST"]
-
-
-def _logged(name: str, answer: Callable[[], Response]) -> Callable[[], Response]:
-    def view() -> Response:
-        request_id = uuid.uuid4().hex[:12]
-        with logs.context(f"{name} {request_id}"):
-            response = answer()
-        response.headers["X-Request-ID"] = request_id
-        return response
-
-    return view
 
 
 def _legacy_answer(server: Server, call: Call) -> Response:
@@ -116,17 +105,22 @@ def legacy_error(error: PandaError, *, pilot: bool = False) -> Response:
     """Write an error as the old dialect says it; a pilot of a job that is not there is told to stop."""
     status = http_status(error)
     _log_refusal(error, status)
-    told = {
-        "StatusCode": _STATUS_CODE.get(status, pilotwire.FAILED),
-        "message": error.message,
-        "errorDialog": error.message,
-        "field": error.field,
-        "value": error.value,
-        "requestId": logs.current_context(),
-    }
+    told = legacy_refusal(error.message, status, field=error.field, value=error.value)
     if pilot and status == 404:
         told["command"] = "tobekilled"
     return as_json(told, status)
+
+
+def legacy_refusal(text: str, status: int, **culprit: str | None) -> dict[str, Any]:
+    """Say no in the old dialect."""
+    told = {"StatusCode": _STATUS_CODE.get(status, pilotwire.FAILED), "message": text, "errorDialog": text}
+    return told | {"field": None, "value": None} | culprit | {"requestId": current_request_id()}
+
+
+def v1_refusal(text: str, status: int, **culprit: str | None) -> dict[str, Any]:
+    """Say no in the dialect of today."""
+    error = {"status": status, "field": None, "value": None} | culprit | {"request_id": current_request_id()}
+    return {"success": False, "message": text, "data": None, "error": error}
 
 
 def _v1_answer(server: Server, call: Call) -> Response:
@@ -135,9 +129,8 @@ def _v1_answer(server: Server, call: Call) -> Response:
     except PandaError as error:
         status = http_status(error)
         _log_refusal(error, status)
-        told = {"status": status, "field": error.field, "value": error.value, "request_id": logs.current_context()}
         http = status if error.field == _UNREADABLE or isinstance(error, errors.TooLarge) else 200
-        return as_json({"success": False, "message": error.message, "data": None, "error": told}, http)
+        return as_json(v1_refusal(error.message, status, field=error.field, value=error.value), http)
     return as_json({"success": True, "message": "", "data": values.plain(data, marked_times=True)})
 
 

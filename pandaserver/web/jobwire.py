@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -61,8 +62,16 @@ _LIMITS = {
     "prodDBlock": 180,
 }
 _SHORT = 64
+_KEPT = 4000  # characters of an attribute that is kept for the user and not used
 _LARGEST = 2**31 - 1
+_LARGEST_PRIORITY = 1_000_000  # either way
 _LARGE_NUMBERS = frozenset({"jobDefinitionID", "jobsetID", "taskID", "parentID"})
+_FILE_TEXTS = ("lfn", "type", "scope", "GUID", "destinationSE", "checksum")
+_FORMS = {  # pilots get these in lists with commas between
+    "GUID": (re.compile(r"[0-9A-Za-z_-]{1,64}"), "letters, digits, _ and -, at most 64"),
+    "checksum": (re.compile(r"(ad:|md5:|md:)?[0-9A-Fa-f]{1,60}"), "hexadecimal digits, after ad: or md5:"),
+    "destinationSE": (re.compile(r"[0-9A-Za-z_.:+-]{1,64}"), "the name of an endpoint, queue or site"),
+}
 
 
 def read_jobs(value: Any, default_vo: str = "") -> list[NewJob]:
@@ -71,10 +80,9 @@ def read_jobs(value: Any, default_vo: str = "") -> list[NewJob]:
     Raises:
         BadInput: naming job, field and value.
     """
-    jobs = values.from_json(value)
-    if not isinstance(jobs, list) or not jobs:
-        raise BadInput("jobs: a list of jobs is expected", field="jobs", value=jobs)
-    return [_read_job(job, f"job {number}", default_vo) for number, job in enumerate(jobs)]
+    if not isinstance(value, list) or not value:
+        raise BadInput("jobs: a list of jobs is expected", field="jobs", value=value)
+    return [_read_job(job, f"job {number}", default_vo) for number, job in enumerate(value)]
 
 
 def _read_job(job: Any, where: str, default_vo: str) -> NewJob:
@@ -86,7 +94,7 @@ def _read_job(job: Any, where: str, default_vo: str) -> NewJob:
             field, reader = _FIELDS[name]
             fields[field] = _bounded(name, _read(reader, name, value, where), where)
         elif name not in _SERVER_SAYS:
-            kept[name] = value
+            kept[name] = _kept(name, value, where)
     fields.setdefault("transformation", "")
     fields["cores"] = max(1, fields.get("cores", 1))
     fields["vo"] = fields.get("vo") or default_vo
@@ -98,18 +106,18 @@ def _read_job(job: Any, where: str, default_vo: str) -> NewJob:
 def _split(job: Any, where: str) -> tuple[dict[str, Any], list[Any]]:
     """Give attributes that are set, and the list of files."""
     if isinstance(job, Mapping):
-        told, file_list = dict(job), job.get(FILES) or []
-        told.pop(FILES, None)
+        told = dict(job)
+        file_list = told.pop(FILES, None)
     elif isinstance(job, Sequence) and not isinstance(job, str) and job:
         if len(job) - 1 > len(JOB_ATTRIBUTES):
             raise BadInput(f"{where}: {len(job)} values, at most {len(JOB_ATTRIBUTES) + 1} are known", field="jobs")
         told, file_list = dict(zip(JOB_ATTRIBUTES, job[:-1], strict=False)), job[-1]
     else:
         raise BadInput(f"{where}: a dictionary or list is expected", field="jobs", value=job)
-    if not isinstance(file_list, list):
+    if not isinstance(file_list, list | None):
         raise BadInput(f"{where}: the files are no list", field=FILES, value=file_list)
     _no_strangers(told, JOB_ATTRIBUTES, where)
-    return _set_only(told), file_list
+    return _set_only(told), file_list or []
 
 
 def _no_strangers(told: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
@@ -133,28 +141,36 @@ def _bounded(name: str, value: Any, where: str) -> Any:
     """Keep values to what the tables hold."""
     if isinstance(value, str):
         most = _LIMITS.get(name, 255 if name in ("AtlasRelease", "workingGroup") else _SHORT)
-        if len(value) > most:
-            raise BadInput(f"{where}: {name} has {len(value)} characters, at most {most}", field=name, value=value)
+        _not_longer(value, most, name, where)
+    elif name == "assignedPriority":
+        if abs(value) > _LARGEST_PRIORITY:
+            text = f"{where}: {name} is between -{_LARGEST_PRIORITY} and {_LARGEST_PRIORITY}"
+            raise BadInput(text, field=name, value=value)
     elif value > _LARGEST and name not in _LARGE_NUMBERS:
         raise BadInput(f"{where}: {name} is too large, at most {_LARGEST}", field=name, value=value)
-    elif value < 0 and name != "assignedPriority":
+    elif value < 0:
         raise BadInput(f"{where}: {name} is negative", field=name, value=value)
     return value.rstrip("/") if name.endswith("DBlock") else value
 
 
+def _kept(name: str, value: Any, where: str) -> Any:
+    read = _read(values.scalar, name, value, where)
+    if isinstance(read, str):
+        _not_longer(read, _KEPT, name, where)
+    return read
+
+
+def _not_longer(value: str, most: int, name: str, where: str) -> None:
+    if len(value) > most:
+        raise BadInput(f"{where}: {name} has {len(value)} characters, at most {most}", field=name, value=value)
+
+
 def _read_file(file: Any, where: str, dataset_of_job: Mapping[str, str]) -> NewFile:
-    if isinstance(file, Mapping):
-        told = dict(file)
-    elif isinstance(file, list) and file:
-        told = dict(zip(FILE_ATTRIBUTES, file, strict=False))
-    else:
-        raise BadInput(f"{where}: a dictionary or list is expected", field=FILES, value=file)
-    told.pop("rowID", None)
-    _no_strangers(told, FILE_ATTRIBUTES, where)
-    told = _set_only(told)
-    texts = {
-        n: _read(values.text, n, told.get(n, ""), where) for n in ("lfn", "type", "scope", "GUID", "destinationSE")
-    }
+    told = _attributes_of_file(file, where)
+    texts = {name: _read(values.text, name, told.get(name, ""), where) for name in _FILE_TEXTS}
+    for name, (form, rule) in _FORMS.items():
+        if texts[name] and not form.fullmatch(texts[name]):
+            raise BadInput(f"{where}: {name} is not acceptable: {rule}", field=name, value=texts[name])
     if texts["type"] not in {t.value for t in FileType}:
         raise BadInput(f"{where}: type is input, output or log", field="type", value=texts["type"])
     kind = FileType(texts["type"])
@@ -164,20 +180,35 @@ def _read_file(file: Any, where: str, dataset_of_job: Mapping[str, str]) -> NewF
         type=kind,
         dataset=dataset,
         scope=texts["scope"] or default_scope(dataset),
-        guid=_short(texts["GUID"], "GUID", where) or None,
-        destination=_short(texts["destinationSE"], "destinationSE", where) or None,
-        size_bytes=_read(values.whole_number, "fsize", told["fsize"], where) if "fsize" in told else None,
-        checksum=_short(_read(values.text, "checksum", told.get("checksum", ""), where), "checksum", where) or None,
+        guid=texts["GUID"] or None,
+        destination=texts["destinationSE"] or None,
+        size_bytes=_read(_size, "fsize", told["fsize"], where) if "fsize" in told else None,
+        checksum=texts["checksum"] or None,
     )
+
+
+def _attributes_of_file(file: Any, where: str) -> dict[str, Any]:
+    """Give the attributes that are set; a list may have one more value, the owner, which is always null."""
+    if isinstance(file, Mapping):
+        told = dict(file)
+    elif isinstance(file, list) and 0 < len(file) <= len(FILE_ATTRIBUTES) + 1:
+        told = dict(zip(FILE_ATTRIBUTES, file, strict=False))
+    else:
+        text = f"{where}: a dictionary, or a list of at most {len(FILE_ATTRIBUTES) + 1} values, is expected"
+        raise BadInput(text, field=FILES, value=file)
+    told.pop("rowID", None)
+    _no_strangers(told, FILE_ATTRIBUTES, where)
+    return _set_only(told)
+
+
+def _size(value: Any) -> int:
+    size = values.whole_number(value)
+    if size < 0:
+        raise ValueError("a size is not negative")
+    return int(size)
 
 
 def _dataset(told: Mapping[str, Any], kind: FileType, where: str) -> str:
     other = "prodDBlock" if kind is FileType.INPUT else "destinationDBlock"
     name = "dataset" if "dataset" in told else other
     return str(_read(values.text, name, told.get(name, ""), where)).rstrip("/")
-
-
-def _short(value: str, name: str, where: str) -> str:
-    if len(value) > _SHORT:
-        raise BadInput(f"{where}: {name} has {len(value)} characters, at most {_SHORT}", field=name, value=value)
-    return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pandaserver.errors import NotFound, StaleAttempt
+from pandaserver.errors import StaleAttempt
 from pandaserver.model.job import KILL_COMMAND
 from pandaserver.web.calls import Call, Caller, Role
 from pandaserver.web.pilotwire import FAILED, OK, read_claim, read_report, write_claim
@@ -20,10 +20,8 @@ def update_job(caller: Caller, told: dict[str, Any]) -> dict[str, Any]:
     """Take a pilot's word; a pilot whose attempt is over is told to stop, and nothing changes."""
     try:
         (command,) = caller.rooms.dispatcher.update_jobs([read_report(told, caller.dn)])
-    except (StaleAttempt, NotFound) as error:
-        if isinstance(error, StaleAttempt):
-            return {"StatusCode": FAILED, "command": KILL_COMMAND, "message": error.message}
-        raise
+    except StaleAttempt as error:
+        return {"StatusCode": FAILED, "command": KILL_COMMAND, "message": error.message}
     return {"StatusCode": OK, "command": command or "NULL"}
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pandaserver.errors import BadInput
+from pandaserver.errors import BadInput, shorten
 from pandaserver.jobdispatcher.dispatcher import Claim
 from pandaserver.jobdispatcher.policy import labels_for
 from pandaserver.model.attempt import ClaimRequest, OutputReport, PilotReport
@@ -30,7 +31,11 @@ _USAGE = """
     cpuConsumptionUnit maxVMEM maxPSS avgRSS avgPSS totRBYTES totWBYTES coreCount jobMetrics jobSubStatus batchID
     nEvents
 """.split()
-_EXTRACT, _STDOUT, _METADATA = 4096, 4096, 1_000_000  # characters kept
+_EXTRACT, _STDOUT, _METADATA, _USAGE_TEXT = 4096, 4096, 1_000_000, 1000  # characters kept
+_LARGEST, _LARGEST_CODE = 2**62, 2**31 - 1  # what the tables hold
+_UNSET = (None, "", "NULL", "None")
+_ADLER32 = re.compile(r"[0-9a-f]{1,8}")
+_MAX_REQUEST_ID, _MAX_LFN = 64, 255
 
 
 def read_claim(told: Mapping[str, Any], pilot: str) -> ClaimRequest:
@@ -45,16 +50,25 @@ def read_claim(told: Mapping[str, Any], pilot: str) -> ClaimRequest:
     return ClaimRequest(
         queue=queue,
         labels=labels_for(_text(told, "prodSourceLabel", 64)),
-        memory_mb=int(_number(told, "mem") or 0),
-        disk_mb=int(_number(told, "diskSpace") or 0),
-        remaining_s=int(_number(told, "remainingTime") or 0),
+        memory_mb=_amount(told, "mem") or 0,
+        disk_mb=_amount(told, "diskSpace") or 0,
+        remaining_s=_amount(told, "remainingTime") or 0,
         pilot=pilot,
         node=_text(told, "node", 255),
         computing_element=_text(told, "computingElement", 255),
         scheduler_id=_text(told, "schedulerID", 255),
         pilot_id=_text(told, "pilotID", 255),
-        request_id=_text(told, "requestId", 64),
+        request_id=_request_id(told),
     )
+
+
+def _request_id(told: Mapping[str, Any]) -> str:
+    """Read it whole or not at all: what is cut could be equal to another pilot's."""
+    request_id = _text(told, "requestId", _MAX_REQUEST_ID + 1)
+    if len(request_id) > _MAX_REQUEST_ID:
+        text = f"requestId has more than {_MAX_REQUEST_ID} characters; use a UUID"
+        raise BadInput(text, field="requestId", value=request_id)
+    return request_id
 
 
 def write_claim(claim: Claim | None) -> dict[str, Any]:
@@ -149,80 +163,117 @@ def read_report(told: Mapping[str, Any], pilot: str) -> PilotReport:
     state = _text(told, "state", 32)
     if state not in _STATES:
         raise BadInput(f"state is one of {', '.join(_STATES)}", field="state", value=state)
-    job_id = _number(told, "jobId")
+    job_id = _whole(told, "jobId")
     if job_id is None:
         raise BadInput("jobId is missing: which job is it about?", field="jobId")
-    attempt = _number(told, "attemptNr")
-    rss = _number(told, "maxRSS")
     return PilotReport(
-        job_id=int(job_id),
-        attempt=None if attempt is None else int(attempt),
+        job_id=job_id,
+        attempt=_whole(told, "attemptNr"),
         token=_text(told, "jobToken", 128) or None,
         pilot=pilot,
         state=_STATES[state],
         node=_text(told, "node", 255),
-        cpu_time_s=_number(told, "cpuConsumptionTime"),
-        max_rss_kb=None if rss is None else int(rss),
+        cpu_time_s=_number(told, "cpuConsumptionTime", least=0),
+        max_rss_kb=_amount(told, "maxRSS"),
         timing=_text(told, "pilotTiming", 64) or None,
         exit_code=_text(told, "transExitCode", 64) or None,
         errors=tuple(_errors(told)),
         outputs=tuple(_read_outputs(told.get("xml"))),
         metadata=_text(told, "metaData", _METADATA),
-        log_extract=_text(told, "pilotLog", _EXTRACT),
+        log_extract=_text(told, "pilotLog", _EXTRACT) or _text(told, "pilotErrorDiag", 500),
         stdout_tail=_text(told, "stdout", _STDOUT, keep_end=True),
-        usage={name: told[name] for name in _USAGE if isinstance(told.get(name), (str, int, float))},
+        usage={name: _usage(told, name) for name in _USAGE if told.get(name) not in _UNSET},
     )
+
+
+def _usage(told: Mapping[str, Any], name: str) -> Any:
+    value = told[name]
+    return _text(told, name, _USAGE_TEXT) if isinstance(value, str) else _read(values.scalar, name, value)
 
 
 def _errors(told: Mapping[str, Any]) -> list[JobError]:
     found = []
     for family in (ErrorFamily.PILOT, ErrorFamily.PAYLOAD, ErrorFamily.SUBMISSION, ErrorFamily.DDM):
-        code = _number(told, f"{family}ErrorCode")
+        code = _whole(told, f"{family}ErrorCode", largest=_LARGEST_CODE)
         if code:
-            found.append(JobError(family, int(code), _text(told, f"{family}ErrorDiag", 500)))
+            found.append(JobError(family, code, _text(told, f"{family}ErrorDiag", 500)))
     return found
 
 
 def _read_outputs(xml: Any) -> list[OutputReport]:
     """Read the catalogue of stored files: JSON text by file name, under its old name xml."""
-    if xml in (None, "", "NULL"):
+    if xml in _UNSET:
         return []
-    try:
-        told = values.from_json(xml)
-        if not isinstance(told, dict):
-            raise ValueError("a JSON object by file name is expected")
-        return [_read_output(lfn, facts) for lfn, facts in told.items()]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"xml: {error}", field="xml", value=xml) from error
+    told = _read(values.from_json, "xml", xml)
+    if not isinstance(told, dict):
+        raise BadInput("xml: a JSON object by file name is expected", field="xml", value=xml)
+    return [_read_output(lfn, facts) for lfn, facts in told.items()]
 
 
-def _read_output(lfn: str, facts: Mapping[str, Any]) -> OutputReport:
-    size, adler32 = facts.get("fsize"), str(facts.get("adler32") or "").lower().removeprefix("ad:")
+def _read_output(lfn: str, facts: Any) -> OutputReport:
+    name = shorten(lfn)
+    if not isinstance(facts, dict) or len(lfn) > _MAX_LFN:
+        text = f"xml: {name}: facts by name, for a file name of at most {_MAX_LFN} characters, are expected"
+        raise BadInput(text, field="xml", value=facts)
+    size = facts.get("fsize")
+    adler32 = _text(facts, "adler32", _MAX_LFN).lower().removeprefix("ad:")
     if size is None or not adler32:
-        raise ValueError(f"{lfn} has no fsize or no adler32: it cannot be verified")
+        raise BadInput(f"xml: {name} has no fsize or no adler32: it cannot be verified", field="xml", value=facts)
+    if not _ADLER32.fullmatch(adler32):
+        raise BadInput(f"xml: {name}: adler32 is 8 hexadecimal digits", field="adler32", value=adler32)
     return OutputReport(
-        lfn=lfn,
-        guid=str(facts.get("guid") or "")[:64],
-        size_bytes=values.whole_number(size),
-        adler32=adler32[-8:].rjust(8, "0"),
-        endpoint=str(facts.get("endpoint") or "")[:64],
+        lfn=_clean(lfn),
+        guid=_text(facts, "guid", 64),
+        size_bytes=_whole(facts, "fsize", least=0) or 0,
+        adler32=adler32.rjust(8, "0"),
+        endpoint=_text(facts, "endpoint", 64),
     )
 
 
 def _text(told: Mapping[str, Any], name: str, most: int, *, keep_end: bool = False) -> str:
     """Read text generously: pilots send numbers and nulls where text is meant, and more of it than is kept."""
     value = told.get(name)
-    if value is None or value == "NULL":
+    if value in _UNSET:
         return ""
-    text = str(value).replace("\x00", "")
+    if isinstance(value, (dict, list)):
+        raise BadInput(f"{name}: text is expected, not {type(value).__name__}", field=name, value=value)
+    text = _clean(str(value))
     return text[-most:] if keep_end else text[:most]
 
 
-def _number(told: Mapping[str, Any], name: str) -> float | None:
+def _clean(text: str) -> str:
+    """Take out what no database keeps: zero bytes and half characters, which payloads do print."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()
+
+
+def _number(told: Mapping[str, Any], name: str, *, least: float = -_LARGEST) -> float | None:
     value = told.get(name)
-    if value in (None, "", "NULL"):
+    if value in _UNSET:
         return None
+    number = _read(values.number, name, value)
+    if not least <= number <= _LARGEST:
+        raise BadInput(f"{name}: a number from {least} to {_LARGEST} is expected", field=name, value=value)
+    return float(number)
+
+
+def _amount(told: Mapping[str, Any], name: str) -> int | None:
+    """Read a size or a time, of which the fraction does not matter."""
+    number = _number(told, name, least=0)
+    return None if number is None else int(number)
+
+
+def _whole(told: Mapping[str, Any], name: str, *, least: int | None = None, largest: int = _LARGEST) -> int | None:
+    value = told.get(name)
+    if value in _UNSET:
+        return None
+    number = int(_read(values.whole_number, name, value))
+    if not (-largest if least is None else least) <= number <= largest:
+        raise BadInput(f"{name}: the number is too small or too large", field=name, value=value)
+    return number
+
+
+def _read(reader: Callable[[Any], Any], name: str, value: Any) -> Any:
     try:
-        return values.number(value)
+        return reader(value)
     except ValueError as error:
         raise BadInput(f"{name}: {error}", field=name, value=value) from error

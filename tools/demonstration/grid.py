@@ -157,7 +157,7 @@ class Grid:
         """Stop every program; remove the folder unless its files shall stay."""
         self.services.stop()
         if not keep_files:
-            shutil.rmtree(self.root, ignore_errors=True)
+            remove(self.root)
 
     def _wait(self, name: str, ready: Callable[[], bool]) -> None:
         end = time.monotonic() + _START_S
@@ -170,6 +170,7 @@ class Grid:
 
 def build(root: Path, *, database: str = "", slots: int = 2) -> Grid:
     """Write everything the grid needs below `root`, with tables made and nothing started."""
+    root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o711)
     prefix = isolation(root)
     owner = ["--owner", f"{NOBODY}:{NOBODY}"] if prefix else []
@@ -206,6 +207,11 @@ def _write_configuration(grid: Grid, people: dict[str, str], slots: int) -> None
     )
     queues = [_QUEUE.format(name=name, slots=slots) for name in SITES]
     (root / "scheduler.cfg").write_text(scheduler + "".join(queues))
+
+
+def remove(root: Path) -> None:
+    """Remove the folder of a grid; a pilot's last file may still be being written."""
+    shutil.rmtree(root, ignore_errors=True)
 
 
 def isolation(root: Path) -> list[str]:

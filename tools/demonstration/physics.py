@@ -63,9 +63,7 @@ def analysis(jobs: int, per_job: int, script_urls: dict[str, str]) -> list[dict[
     return [*fill, fit]
 
 
-def _user_job(
-    name: str, script_url: str, parameters: str, files: list[dict[str, str]], dataset: str
-) -> dict[str, Any]:
+def _user_job(name: str, script_url: str, parameters: str, files: list[dict[str, str]], dataset: str) -> dict[str, Any]:
     return {
         "jobName": name,
         "prodSourceLabel": "user",
