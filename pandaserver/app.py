@@ -11,6 +11,7 @@ from flask import Flask
 from pandaserver.background.duties import DutyRoster
 from pandaserver.background.pool import WorkPool
 from pandaserver.background.wiring import Periods, handlers, roster
+from pandaserver.brokerage.choice import choose
 from pandaserver.config import Config
 from pandaserver.dataservice.ddm.callback import CallbackSender
 from pandaserver.dataservice.ddm.local import LocalDDM
@@ -66,7 +67,7 @@ def create_app(config: Config, clock: Clock = utc_now, *, callback: Callback | N
     migrate.check_current(database)
     buffer = TaskBuffer(database, clock)
     buffer.run(lambda c: topology.save(c, config.topology))
-    data = DataService(buffer, _ddm(config, buffer))
+    data = DataService(buffer, _ddm(config, buffer), choose)
     config.cache.directory.mkdir(parents=True, exist_ok=True)
     rooms = Rooms(
         config=config,

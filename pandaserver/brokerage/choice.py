@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from pandaserver.brokerage.filters import refusal
+from pandaserver.model.choice import Choice, Load, Verdict
 from pandaserver.model.grid import Queue
 from pandaserver.model.job import Job
 
@@ -13,33 +13,6 @@ FINALISTS = 2  # so many least loaded queues are looked at for data
 MUCH_WORSE = 2.0  # a finalist whose weight is more than this times the best is dropped
 MANY_INPUTS = 4  # with more inputs than this the Tier-1 is preferred ...
 TIER1_BONUS = 2.0  # ... by this factor
-
-
-@dataclass(frozen=True)
-class Load:
-    """Jobs at a queue now."""
-
-    queued: int = 0  # assigned or activated
-    running: int = 0  # with a pilot
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was said of one queue for one job; weight: smaller is better."""
-
-    queue: str
-    verdict: str  # chosen, possible, rejected
-    reason: str
-    weight: float | None = None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The chosen queue, or none; and why, queue by queue."""
-
-    queue: str | None
-    verdicts: tuple[Verdict, ...]
-    may_pass: bool = False  # nothing chosen now, and waiting may help
 
 
 def choose(job: Job, queues: Mapping[str, Queue], loads: Mapping[str, Load], inputs_at: Mapping[str, int]) -> Choice:

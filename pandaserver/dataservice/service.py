@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pandaserver.dataservice.ddm.protocol import DDM
+from pandaserver.model.choice import Broker
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.database import Connection
 from pandaserver.taskbuffer.work import NewWork
@@ -28,6 +29,7 @@ class DataService:
 
     buffer: TaskBuffer
     ddm: DDM
+    choose: Broker
 
 
 def ask_setup(connection: Connection, job_ids: Sequence[int], now: datetime, *, delay_s: float = 0) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from pandaserver.brokerage.choice import Choice, Load, choose
 from pandaserver.dataservice.ddm.protocol import FileName
 from pandaserver.dataservice.ending import Ending, end_badly
 from pandaserver.dataservice.service import DISPATCH, DataService, ask_setup
+from pandaserver.model.choice import Broker, Choice, Load
 from pandaserver.model.codes import BrokerageError, ErrorFamily, JobError
 from pandaserver.model.dataset import Dataset, DatasetStatus, DatasetType, dispatch_name, sub_name
 from pandaserver.model.file import File, FileStatus, FileType, Replica
@@ -69,7 +69,7 @@ def set_up(service: DataService, job_ids: list[int]) -> None:
     if not new:
         return
     world = _look_around(service, new)
-    plans = {plan.job_id: plan for plan in _plan_all(new, world)}
+    plans = {plan.job_id: plan for plan in _plan_all(new, world, service.choose)}
     this = _Round(plans, world, unique=str(uuid.uuid4()), now=service.buffer.now())
     service.buffer.run(lambda c: _carry_out(c, this))
     _look_again(service, plans)
@@ -89,18 +89,18 @@ def _load(states: dict[str, int]) -> Load:
     )
 
 
-def _plan_all(new: list[JobWithFiles], world: _World) -> Iterable[Plan]:
+def _plan_all(new: list[JobWithFiles], world: _World, broker: Broker) -> Iterable[Plan]:
     """Plan job by job, counting each choice as load for the next."""
     loads = defaultdict(Load, world.loads)
     for one in new:
-        plan = _plan(one, world, loads)
+        plan = _plan(one, world, loads, broker)
         if plan.choice is not None and plan.choice.queue is not None:
             before = loads[plan.choice.queue]
             loads[plan.choice.queue] = Load(queued=before.queued + 1, running=before.running)
         yield plan
 
 
-def _plan(one: JobWithFiles, world: _World, loads: dict[str, Load]) -> Plan:
+def _plan(one: JobWithFiles, world: _World, loads: dict[str, Load], choose: Broker) -> Plan:
     names = [(f.scope, f.lfn) for f in one.of_type(FileType.INPUT)]
     missing = tuple(name for name in names if name not in world.replicas)
     if missing:
