@@ -1,0 +1,136 @@
+"""What the server answers, as things with names; old wire names end here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pandaserver.model.codes import ErrorFamily
+from pandaserver.model.states import FINAL, JobState
+
+ENDED = frozenset(state.value for state in FINAL)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The numbers that a new job got."""
+
+    job_id: int
+    definition_id: int
+    jobset_id: int | None
+
+    @classmethod
+    def from_wire(cls, told: Any) -> Submitted:
+        """Read [PandaID, jobDefinitionID, {"jobsetID": n}]; of production jobs the third is a name."""
+        job_id, definition_id, rest = told
+        jobset_id = rest.get("jobsetID") if isinstance(rest, dict) else None
+        return cls(int(job_id), int(definition_id), jobset_id)
+
+    def to_wire(self) -> dict[str, Any]:
+        """Write it by attribute names."""
+        return {"PandaID": self.job_id, "jobDefinitionID": self.definition_id, "jobsetID": self.jobset_id}
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """A job as the server describes it; `attributes` has everything by its wire name."""
+
+    job_id: int
+    state: str
+    attributes: Mapping[str, Any]
+
+    @classmethod
+    def from_wire(cls, told: Any) -> JobInfo:
+        """Read a description."""
+        return cls(int(told["PandaID"]), str(told["jobStatus"]), dict(told))
+
+    @property
+    def ended(self) -> bool:
+        """Say whether nothing will happen to it any more."""
+        return self.state in ENDED
+
+    @property
+    def finished(self) -> bool:
+        """Say whether it ended well."""
+        return self.state == JobState.FINISHED.value
+
+    @property
+    def name(self) -> str:
+        """Give the name the user gave it."""
+        return str(self.attributes.get("jobName") or "")
+
+    @property
+    def site(self) -> str:
+        """Give the queue it is at."""
+        return str(self.attributes.get("computingSite") or "")
+
+    @property
+    def since(self) -> datetime | None:
+        """Tell since when it is in its state."""
+        since = self.attributes.get("stateChangeTime")
+        return since if isinstance(since, datetime) else None
+
+    @property
+    def files(self) -> list[dict[str, Any]]:
+        """Give its files by attribute name."""
+        return [dict(each) for each in self.attributes.get("Files") or []]
+
+    @property
+    def errors(self) -> list[str]:
+        """Tell what went wrong with its last attempt, one text for each party that complains."""
+        told = self.attributes
+        codes = {family: told.get(f"{family}ErrorCode") for family in ErrorFamily}
+        said = [f"{f} {code}: {told.get(f'{f}ErrorDiag') or 'no text'}" for f, code in codes.items() if code]
+        exit_code = told.get("transExitCode")
+        payload_failed = exit_code not in (None, "", "0", 0, "NULL") and not self.finished
+        return [*said, f"payload ended with exit code {exit_code}"] if payload_failed else said
+
+
+@dataclass(frozen=True)
+class Reason:
+    """What was said of one queue when a place for a job was looked for."""
+
+    time: datetime | None
+    site: str
+    verdict: str
+    reason: str
+    weight: float | None
+
+    @classmethod
+    def from_wire(cls, told: Any) -> Reason:
+        """Read one reason."""
+        return cls(told.get("time"), told["site"], told["verdict"], told["reason"], told.get("weight"))
+
+
+@dataclass(frozen=True)
+class ReplicaInfo:
+    """One copy of a file."""
+
+    endpoint: str
+    url: str
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file of a dataset and where copies of it are."""
+
+    scope: str
+    lfn: str
+    guid: str
+    size_bytes: int
+    adler32: str
+    replicas: tuple[ReplicaInfo, ...]
+
+    @classmethod
+    def from_wire(cls, told: Any) -> FileInfo:
+        """Read one file."""
+        return cls(
+            scope=str(told["scope"]),
+            lfn=str(told["lfn"]),
+            guid=str(told.get("guid") or ""),
+            size_bytes=int(told["fsize"]),
+            adler32=str(told["checksum"]).removeprefix("ad:").lower(),
+            replicas=tuple(ReplicaInfo(str(r["endpoint"]), str(r["url"])) for r in told["replicas"]),
+        )

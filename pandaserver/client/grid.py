@@ -1,0 +1,106 @@
+"""Commands about what is on the grid: sites, whoami, files, download."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pandaserver.client.api import PandaClient
+from pandaserver.client.download import Download
+from pandaserver.client.failures import ExitCode, NotAuthenticated
+from pandaserver.client.proxy import RENEW
+from pandaserver.client.show import Output, Table
+from pandaserver.model.states import AFTER_PILOT, QUEUED, WITH_PILOT, JobState
+
+_GROUPS = {  # column -> states whose jobs it counts
+    "queued": QUEUED,
+    "running": WITH_PILOT,
+    "ending": AFTER_PILOT,
+    "finished": {JobState.FINISHED},
+    "failed": {JobState.FAILED, JobState.CANCELLED, JobState.CLOSED},
+}
+
+
+def sites(client: PandaClient, options: argparse.Namespace, output: Output) -> ExitCode:
+    """Show queues with their load."""
+    counts = client.counts()
+    queues = {name: queue | {"jobs": counts.get(name, {})} for name, queue in sorted(client.queues().items())}
+    columns = ("queue", "site", "status", "cores", "memory MB", "hours", *_GROUPS)
+    rows = [(name, *_of_queue(queue), *_grouped(queue["jobs"])) for name, queue in queues.items()]
+    output.result(queues, Table(columns, rows, empty="no queues"))
+    return ExitCode.OK
+
+
+def _of_queue(queue: dict[str, Any]) -> tuple[object, ...]:
+    limit_s = queue.get("maxtime")
+    hours = limit_s / 3600 if isinstance(limit_s, (int, float)) else None
+    return queue.get("atlas_site"), queue.get("status"), queue.get("corecount"), queue.get("maxrss"), hours
+
+
+def _grouped(counts: dict[str, int]) -> list[int]:
+    return [sum(counts.get(state.value, 0) for state in states) for states in _GROUPS.values()]
+
+
+def whoami(client: PandaClient, options: argparse.Namespace, output: Output) -> ExitCode:
+    """Show whom the server sees."""
+    seen = client.whoami()
+    if not seen:
+        raise NotAuthenticated(f"{client.url} sees no certificate: {RENEW}", field="proxy", value=client.proxy)
+    lines = {
+        "name": seen.get("name"),
+        "dn": seen.get("dn"),
+        "proxy": f"{client.proxy}{', limited: cannot submit' if seen.get('limited') else ''}",
+        "valid until": f"{_moment(seen.get('notAfter'))} UTC",
+        "groups": ", ".join(map(str, seen.get("fqans") or [])) or "none",
+        "server": client.url,
+    }
+    output.result(seen, *(f"{what + ':':12} {value}" for what, value in lines.items()))
+    return ExitCode.OK
+
+
+def _moment(value: object) -> str:
+    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value)
+
+
+def files(client: PandaClient, options: argparse.Namespace, output: Output) -> ExitCode:
+    """Show the files of a dataset."""
+    found = client.files(options.dataset)
+    rows = [(f.lfn, f.size_bytes, f.adler32, ", ".join(r.endpoint for r in f.replicas), f.guid) for f in found]
+    table = Table(("file", "bytes", "adler32", "at", "guid"), rows, empty=f"{options.dataset} has no files")
+    output.result([asdict(file) for file in found], table)
+    return ExitCode.OK
+
+
+def download(client: PandaClient, options: argparse.Namespace, output: Output) -> ExitCode:
+    """Fetch the files of a dataset; fails when one of them could not be had."""
+    got = client.download(options.dataset, options.to)
+    rows = [(each.lfn, each.size_bytes, each.path or each.error) for each in got]
+    table = Table(("file", "bytes", "where"), rows, empty=f"{options.dataset} has no files")
+    missing = sum(not each.path for each in got)
+    parts = [f"{missing} of {len(got)} files could not be had"] if missing else []
+    output.result([*map(_document, got)], table, *parts)
+    return ExitCode.FAILED if missing else ExitCode.OK
+
+
+def _document(one: Download) -> dict[str, Any]:
+    return asdict(one) | {"path": str(one.path) if one.path else None}
+
+
+def add_commands(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
+) -> None:
+    """Declare the commands of this module."""
+    parser = commands.add_parser("files", parents=[common], help="list the files of a dataset")
+    parser.add_argument("dataset", metavar="DATASET")
+    parser.set_defaults(run=files)
+    parser = commands.add_parser("download", parents=[common], help="copy the files of a dataset, verified")
+    parser.add_argument("dataset", metavar="DATASET")
+    parser.add_argument("--to", type=Path, default=Path(), metavar="DIR", help="directory (default: here)")
+    parser.set_defaults(run=download)
+    parser = commands.add_parser("sites", parents=[common], help="show queues and how busy they are")
+    parser.set_defaults(run=sites)
+    parser = commands.add_parser("whoami", parents=[common], help="show whom the server sees")
+    parser.set_defaults(run=whoami)
