@@ -24,6 +24,8 @@ from pandaserver.taskbuffer.database import Database
 
 T = TypeVar("T")
 
+Snapshot = Connection  # what reading functions work on, for those who may not know sqlalchemy
+
 COUNT_LIMIT = 200_000  # rows looked at for one count; more is told as partial
 _STATEMENT_LIMIT_S = 20  # a page never keeps the database busy for longer
 
@@ -236,17 +238,24 @@ def users(connection: Connection, names: Sequence[tuple[str, str]], limit: int =
     return _relatives(connection, names, ("input",), limit=limit)
 
 
+def makers_by_name(connection: Connection, lfn: str, limit: int = 10) -> list[Relative]:
+    """Find the jobs that made files of a name, in whatever scope, the newest first."""
+    match = sa.and_(schema.files.c.lfn == lfn, schema.files.c.type.in_(("output", "log")))
+    rows = connection.execute(_with_jobs().where(match).order_by(_jobs.c.job_id.desc()).limit(limit))
+    return [Relative(r.lfn, r.job_id, JobState(r.state), r.name) for r in rows]
+
+
+def _with_jobs() -> sa.Select[tuple[str, str, int, str, str]]:
+    file = schema.files
+    columns = (file.c.lfn, file.c.scope, _jobs.c.job_id, _jobs.c.state, _jobs.c.name)
+    return sa.select(*columns).join(_jobs, _jobs.c.job_id == file.c.job_id)
+
+
 def _relatives(
     connection: Connection, names: Sequence[tuple[str, str]], types: Sequence[str], *, limit: int
 ) -> list[Relative]:
     file = schema.files
     wanted = set(names[:500])
-    statement = (
-        sa.select(file.c.lfn, file.c.scope, _jobs.c.job_id, _jobs.c.state, _jobs.c.name)
-        .join(_jobs, _jobs.c.job_id == file.c.job_id)
-        .where(file.c.lfn.in_(sorted({lfn for _, lfn in wanted})), file.c.type.in_(types))
-        .order_by(_jobs.c.job_id)
-        .limit(limit)
-    )
-    rows = connection.execute(statement) if wanted else ()
+    match = sa.and_(file.c.lfn.in_(sorted({lfn for _, lfn in wanted})), file.c.type.in_(types))
+    rows = connection.execute(_with_jobs().where(match).order_by(_jobs.c.job_id).limit(limit)) if wanted else ()
     return [Relative(r.lfn, r.job_id, JobState(r.state), r.name) for r in rows if (r.scope, r.lfn) in wanted]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -65,6 +65,12 @@ def ended(connection: Connection, since: datetime, *, site: str | None = None) -
 
 def _moment(ten_minutes: str) -> datetime:
     return datetime.strptime(f"{ten_minutes}0", "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
+
+
+def tallies(living_jobs: Sequence[Living], ended_jobs: Sequence[Ended]) -> Iterator[tuple[str, JobState, int]]:
+    """Give all counts alike, as (site, state, number)."""
+    yield from ((one.site, one.state, one.number) for one in living_jobs)
+    yield from ((one.site, one.state, one.number) for one in ended_jobs)
 
 
 @dataclass(frozen=True)

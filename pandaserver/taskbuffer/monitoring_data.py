@@ -41,7 +41,7 @@ class DatasetRow:
     status: str
     parent: str | None
     endpoint: str | None
-    created_at: datetime
+    created_at: datetime | None
     files: int = 0
     size_bytes: int = 0
 
@@ -56,8 +56,8 @@ def _all() -> sa.CompoundSelect[tuple[object, ...]]:
         _datasets.c.created_at,
     )
     state = sa.case((_known.c.frozen, "frozen"), else_="open")
-    nothing = sa.null().label("nothing")
-    others = sa.select(_known.c.name, sa.literal(""), state, nothing, nothing, _known.c.created_at)
+    parent, endpoint = sa.null().label("parent"), sa.null().label("endpoint")
+    others = sa.select(_known.c.name, sa.literal("").label("type"), state, parent, endpoint, _known.c.created_at)
     return own.union_all(others.where(~sa.exists().where(_datasets.c.name == _known.c.name)))
 
 
@@ -107,13 +107,21 @@ def content_sizes(connection: Connection, datasets: Sequence[str]) -> dict[str, 
 
 
 def find_dataset(connection: Connection, name: str) -> DatasetRow | None:
-    """Load one dataset."""
+    """Load one dataset; of one that only jobs speak of yet, give the name."""
     rows = _all().subquery()
     row = connection.execute(sa.select(rows).where(rows.c.name == name)).first()
     if row is None:
-        return None
+        return _announced(connection, name)
     files, size = content_sizes(connection, [name]).get(name, (0, 0))
     return DatasetRow(**row._mapping, files=files, size_bytes=size)
+
+
+def _announced(connection: Connection, name: str) -> DatasetRow | None:
+    file = schema.files
+    named = (sa.select(file.c.file_id).where(column == name).limit(1) for column in (file.c.dataset, file.c.block))
+    if not any(connection.execute(statement).first() for statement in named):
+        return None
+    return DatasetRow(name=name, type="", status="not made yet", parent=None, endpoint=None, created_at=None)
 
 
 def parts_of(connection: Connection, name: str, limit: int = 200) -> list[DatasetRow]:

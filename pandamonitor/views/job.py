@@ -1,0 +1,188 @@
+"""All about one job: what became of it and when, what went wrong and what that means, why it ran where it did."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+
+from markupsafe import Markup
+
+from pandamonitor import svg
+from pandamonitor.meanings import Meaning, meaning
+from pandamonitor.query import LARGEST_ID, Query
+from pandamonitor.tables import table_of
+from pandamonitor.text import duration, log_text, utc
+from pandamonitor.views.page import Monitor, Page, View
+from pandaserver.errors import NotFound
+from pandaserver.model.attempt import Attempt
+from pandaserver.model.file import File, FileType, Replica
+from pandaserver.model.job import Job
+from pandaserver.model.states import FINAL, WITH_PILOT, JobState
+from pandaserver.model.timeouts import Timeout, timeout_of
+from pandaserver.taskbuffer import attempts, catalogue, files, reasons
+from pandaserver.taskbuffer import jobs as all_jobs
+from pandaserver.taskbuffer import monitoring as reading
+from pandaserver.taskbuffer.jobs import Details, HistoryRow, RecordedError
+from pandaserver.taskbuffer.reasons import RecordedReason
+
+_FRESH_S = 5.0  # somebody looks at this one job and waits
+
+
+@dataclass(frozen=True)
+class Everything:
+    """All that is recorded of a job."""
+
+    job: Job
+    details: Details
+    history: Sequence[HistoryRow]
+    attempts: Sequence[Attempt]
+    errors: Sequence[RecordedError]
+    reasons: Sequence[RecordedReason]
+    files: Sequence[File]
+    replicas: Mapping[tuple[str, str], Sequence[Replica]]
+    makers: Sequence[reading.Relative]
+    users: Sequence[reading.Relative]
+
+
+def everything(connection: reading.Snapshot, job_id: int) -> Everything | None:
+    """Read all of a job; None when there is no such job."""
+    job = all_jobs.load(connection, [job_id]).get(job_id)
+    if job is None:
+        return None
+    own = files.of_jobs(connection, [job_id]).get(job_id, ())
+    inputs = [(f.scope, f.lfn) for f in own if f.type is FileType.INPUT]
+    outputs = [(f.scope, f.lfn) for f in own if f.type is FileType.OUTPUT]
+    details = all_jobs.details_of(connection, [job_id]).get(job_id) or Details("", "", {}, "", "")
+    return Everything(
+        job=job,
+        details=details,
+        history=all_jobs.history_of(connection, job_id),
+        attempts=attempts.of_jobs(connection, [job_id]),
+        errors=all_jobs.errors_of(connection, [job_id]).get(job_id, []),
+        reasons=reasons.of_job(connection, job_id),
+        files=own,
+        replicas=catalogue.replicas(connection, [(f.scope, f.lfn) for f in own]),
+        makers=reading.makers(connection, inputs),
+        users=reading.users(connection, outputs),
+    )
+
+
+@dataclass(frozen=True)
+class Stay:
+    """How long a job was in one state."""
+
+    state: JobState
+    since: datetime
+    seconds: float | None  # None: still, or for ever
+    attempt: int
+    reason: str
+
+
+def stays(history: Sequence[HistoryRow], now: datetime) -> list[Stay]:
+    """Turn changes of state into lengths of time; a final state has none."""
+    ends: list[datetime | None] = [row.at for row in history[1:]]
+    if history:
+        ends.append(None if history[-1].to_state in FINAL else now)
+    return [
+        Stay(row.to_state, row.at, (end - row.at).total_seconds() if end else None, row.attempt, row.reason)
+        for row, end in zip(history, ends, strict=True)
+    ]
+
+
+def timeline(found: Sequence[Stay]) -> Markup:
+    """Draw the stays of a job as one bar."""
+    segments = [
+        svg.Segment(s.state.value, s.seconds, f"{s.state} for {duration(s.seconds)}, since {utc(s.since)}")
+        for s in found
+        if s.seconds is not None
+    ]
+    return svg.bar("How long the job was in each state", segments) if segments else Markup()
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An error with its meaning."""
+
+    error: RecordedError
+    meaning: Meaning
+    current: bool  # of the last attempt
+
+
+def _explained(found: Everything) -> list[Explained]:
+    return [
+        Explained(e, meaning(e.error.family, e.error.code), e.attempt == found.job.attempt)
+        for e in reversed(found.errors)
+    ]
+
+
+def load(monitor: Monitor, job_id: int) -> Everything:
+    """Read all of a job.
+
+    Raises:
+        NotFound: there is no such job.
+    """
+    found = monitor.database.read(lambda c: everything(c, job_id)) if 0 < job_id <= LARGEST_ID else None
+    if found is None:
+        raise NotFound(f"There is no job {job_id}.", field="job", value=job_id)
+    return found
+
+
+def _clock(found: Everything, monitor: Monitor) -> tuple[Timeout | None, float]:
+    """Give the rule for the job's state and the seconds that are left."""
+    rule = timeout_of(found.job, monitor.settings.timeouts)
+    if rule is None:
+        return None, 0
+    start = found.job.modified_at if rule.heartbeat else found.job.state_since
+    return rule, rule.after_s - (monitor.clock() - start).total_seconds()
+
+
+def build(monitor: Monitor, query: Query, *, job_id: int) -> Page:
+    """Make the page."""
+    found = load(monitor, job_id)
+    lengths = stays(found.history, monitor.clock())
+    rule, left_s = _clock(found, monitor)
+    latest = found.reasons[-1].at if found.reasons else None
+    values = {
+        "found": found,
+        "job": found.job,
+        "stays": lengths,
+        "timeline": timeline(lengths),
+        "errors": _explained(found),
+        "reasons": [r for r in found.reasons if r.at == latest],
+        "older_reasons": [r for r in found.reasons if r.at != latest],
+        "live": found.job.state in WITH_PILOT,
+        "final": found.job.state in FINAL,
+        "rule": rule,
+        "left_s": left_s,
+        "has_log": any(f.type is FileType.LOG and (f.scope, f.lfn) in found.replicas for f in found.files),
+        "stdout": log_text(found.details.stdout_tail),
+        "extract": log_text(found.details.log_extract),
+        "metadata": _pretty(found.details.metadata),
+        "wall_s": _wall_s(found.job, monitor.clock()),
+    }
+    columns = ("lfn", "type", "status", "scope", "dataset", "block", "destination", "guid", "size_bytes", "checksum")
+    return Page(f"Job {job_id}", "job", values, _data(found), table_of(found.files, columns))
+
+
+def _wall_s(job: Job, now: datetime) -> float | None:
+    if job.started_at is None:
+        return None
+    return ((job.ended_at or now) - job.started_at).total_seconds()
+
+
+def _pretty(metadata: str) -> str:
+    try:
+        return json.dumps(json.loads(metadata), indent=2, ensure_ascii=False) if metadata else ""
+    except (ValueError, RecursionError):
+        return log_text(metadata)
+
+
+def _data(found: Everything) -> dict[str, object]:
+    said = [asdict(e) | {"meaning": meaning(e.error.family, e.error.code).text} for e in found.errors]
+    data = vars(replace(found)) | {"errors": said}
+    return data | {"replicas": [r for copies in found.replicas.values() for r in copies]}
+
+
+VIEWS = (View("/jobs/<int:job_id>", (), build, at_most_s=_FRESH_S),)
