@@ -23,9 +23,8 @@ import pytest
 from hypothesis import settings
 from sqlalchemy.exc import OperationalError
 
-from pandaserver.taskbuffer import migrate, schema
 from pandaserver.taskbuffer.buffer import TaskBuffer
-from pandaserver.taskbuffer.database import Connection, Database
+from pandaserver.taskbuffer.database import Database
 
 INSTALL_MARIADB = "MariaDB is not installed. Run: sudo apt-get install -y --no-install-recommends mariadb-server"
 SBIN = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
@@ -156,32 +155,20 @@ class UsedDatabase:
     def take(self) -> str:
         if not self.url:
             self.url = self.server.new_database()
-            prepare(self.url)
+            factories.prepare(self.url)
         return self.url
 
     def give_back(self) -> None:
         database = Database(self.url)
         try:
-            database.run(empty)
+            database.run(factories.empty)
         except OperationalError:  # a test that failed left a lock
             self.url = ""
         finally:
             database.close()
 
 
-def prepare(url: str) -> None:
-    database = Database(url)
-    migrate.upgrade(database)
-    database.close()
-
-
-def empty(connection: Connection) -> None:
-    if connection.dialect.name == "mysql":
-        connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = 1")
-    for table in reversed(schema.metadata.sorted_tables):
-        connection.execute(table.delete())
-
-
+# Flushing the log once a second (2) survives a killed server; tests do not cut the power.
 SERVER_SETTINGS = """[mariadbd]
 datadir={directory}/data
 tmpdir={directory}/tmp
@@ -196,7 +183,7 @@ skip-log-bin
 transaction-isolation=READ-COMMITTED
 character-set-server=utf8mb4
 sql_mode=STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION
-innodb_flush_log_at_trx_commit=1
+innodb_flush_log_at_trx_commit=2
 innodb_buffer_pool_size=64M
 innodb_log_file_size=32M
 max_connections=200
@@ -290,6 +277,14 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 
 
 @pytest.fixture(scope="session")
+def sqlite_pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with all tables, to be copied."""
+    path = tmp_path_factory.mktemp("pattern") / "panda.db"
+    factories.prepare(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
 def used_database(mariadb: MariaDB) -> UsedDatabase:
     return UsedDatabase(mariadb)
 
@@ -298,9 +293,8 @@ def used_database(mariadb: MariaDB) -> UsedDatabase:
 def prepared_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a database with all tables, and nothing in them."""
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'panda.db'}"
-        prepare(url)
-        yield url
+        shutil.copyfile(request.getfixturevalue("sqlite_pattern"), tmp_path / "panda.db")
+        yield f"sqlite:///{tmp_path / 'panda.db'}"
         return
     used: UsedDatabase = request.getfixturevalue("used_database")
     yield used.take()

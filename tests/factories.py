@@ -19,6 +19,7 @@ from pandaserver import config as configuration
 from pandaserver.app import PandaServer, create_app
 from pandaserver.dataservice.ddm import storage
 from pandaserver.model.file import NewFile, Replica
+from pandaserver.model.grid import Queue, QueueStatus
 from pandaserver.model.job import Job, NewJob
 from pandaserver.model.states import JobState
 from pandaserver.taskbuffer import files, jobs, migrate, schema
@@ -243,7 +244,8 @@ def make_grid(root: Path, pki: Pki, database_url: str, **told: Any) -> Grid:
     """Make a server over an empty database, or over one that has the tables already."""
     config = configuration.load(write_config(root, pki, database_url, **told))
     database = Database(database_url)
-    migrate.upgrade(database)
+    if migrate.current_revision(database) is None:
+        migrate.upgrade(database)
     database.close()
     clock, grids = Clock(), list[Grid]()
     server = create_app(config, clock, callback=lambda dataset, endpoint: grids[0].called_back(dataset, endpoint))
@@ -280,6 +282,21 @@ def analysis_job(*inputs: str, dataset: str = "mc.test.evnt", **more: Any) -> di
 # --- below the web: jobs straight in the database
 
 
+def prepare(url: str) -> None:
+    """Make all tables in an empty database."""
+    database = Database(url)
+    migrate.upgrade(database)
+    database.close()
+
+
+def empty(connection: Connection) -> None:
+    """Remove all rows."""
+    if connection.dialect.name == "mysql":
+        connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = 1")
+    for table in reversed(schema.metadata.sorted_tables):
+        connection.execute(table.delete())
+
+
 def accept(buffer: TaskBuffer, *new: NewJob, first_id: int = 1, owner: str = "/CN=alice", priority: int = 0) -> None:
     """Write jobs as a submission does, numbered from `first_id`."""
     rows = [jobs.Accepted(first_id + n, job, owner, "alice", priority) for n, job in enumerate(new)]
@@ -296,14 +313,14 @@ def new_job(*lfns: NewFile, **more: Any) -> NewJob:
 
 
 def move(buffer: TaskBuffer, job_id: int, *path: JobState, **columns: Any) -> Job:
-    """Lead a job through states."""
+    """Lead a job through states, in one transaction."""
 
-    def step(connection: Connection, state: JobState) -> None:
-        locked = list(jobs.load(connection, [job_id], lock=True).values())
-        jobs.change_state(connection, locked, state, now=buffer.now(), reason="moved by a test", **columns)
+    def go(connection: Connection) -> None:
+        for state in path:
+            locked = list(jobs.load(connection, [job_id], lock=True).values())
+            jobs.change_state(connection, locked, state, now=buffer.now(), reason="moved by a test", **columns)
 
-    for state in path:
-        buffer.run(lambda c, state=state: step(c, state))  # type: ignore[misc]
+    buffer.run(go)
     return load_job(buffer, job_id)
 
 
@@ -316,3 +333,21 @@ def ready_ids(buffer: TaskBuffer) -> list[int]:
     table = schema.ready
     statement = sa.select(table.c.job_id).order_by(table.c.rank, table.c.job_id)
     return buffer.read(lambda c: list(c.execute(statement).scalars()))
+
+
+# --- below the database
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+JOB = Job(
+    job_id=1, state=JobState.RUNNING, owner="/CN=alice", owner_name="alice", name="", label="user", processing_type="",
+    transformation="run.py", definition_id=1, jobset_id=1, task_id=0, parent_id=0, vo="", working_group="",
+    assigned_priority=0, priority=0, attempt=1, failed_attempts=0, max_attempt=0, site="BNL", pinned=False, cloud="",
+    release="", platform="", input_dataset="", dispatch_dataset=None, output_dataset="", destination="", cores=1,
+    memory_mb=0, disk_mb=0, cpu_time_s=0, wall_time_s=0, command=None, created_at=EPOCH, state_since=EPOCH,
+    modified_at=EPOCH, started_at=None, ended_at=None,
+)  # fmt: skip
+
+
+def queue(name: str, **more: object) -> Queue:
+    told = {"site": name, "cloud": "US", "tier": 2, "status": QueueStatus.ONLINE, "endpoint": f"{name}_DISK"}
+    return Queue(name=name, **(told | more))  # type: ignore[arg-type]

@@ -6,14 +6,14 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from pandaserver.errors import BadInput, Conflict, TooLarge
-from pandaserver.taskbuffer import submissions
+from pandaserver.taskbuffer import counters, submissions
 from pandaserver.taskbuffer.buffer import TaskBuffer
+from pandaserver.taskbuffer.database import Connection
 from pandaserver.taskbuffer.submissions import SandboxFile
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
@@ -65,32 +65,39 @@ class SandboxStore:
         return size, digest.hexdigest()
 
     def _keep(self, part: Path, new: SandboxFile) -> SandboxFile:
+        """Put the file in its place, record it; a killed process may have left one in its place and not recorded."""
         known = self.buffer.read(lambda c: submissions.sandbox(c, new.name))
-        if known is None:
-            part.chmod(0o644)
-            try:
-                os.link(part, self.directory / new.name)  # fails where a rename would overwrite
-            except FileExistsError:
-                known = self._adopt(new)
-            else:
-                self.buffer.run(lambda c: submissions.add_sandbox(c, new))
-                return new
-        if (known.owner, known.sha256) != (new.owner, new.sha256):
-            raise Conflict(f"there is another file {new.name}; choose another name", field="file", value=new.name)
-        return known
-
-    def _adopt(self, new: SandboxFile) -> SandboxFile:
-        """Record a file that a killed process had stored and not recorded, or that another is just storing."""
-        content = (self.directory / new.name).read_bytes()
-        if hashlib.sha256(content).hexdigest() != new.sha256:
-            raise Conflict(f"there is another file {new.name}; choose another name", field="file", value=new.name)
-
-        return self.buffer.run(
-            lambda c: _recorded(submissions.sandbox(c, new.name), new, lambda: submissions.add_sandbox(c, new))
-        )
+        if known is not None and not _same(known, new):
+            raise _taken(new)
+        target = self.directory / new.name
+        part.chmod(0o644)
+        try:
+            os.link(part, target)  # fails where a rename would overwrite
+        except FileExistsError:
+            if _digest(target) != new.sha256:
+                raise _taken(new) from None
+        kept = known or self.buffer.run(lambda c: _recorded(c, new))
+        if not _same(kept, new):
+            raise _taken(new)
+        return kept
 
 
-def _recorded(known: SandboxFile | None, new: SandboxFile, add: Callable[[], None]) -> SandboxFile:
+def _recorded(connection: Connection, new: SandboxFile) -> SandboxFile:
+    counters.take(connection, "sandbox")  # of two equal uploads at the same moment one waits here for the other
+    known = submissions.sandbox(connection, new.name)
     if known is None:
-        add()
+        submissions.add_sandbox(connection, new)
     return known or new
+
+
+def _same(one: SandboxFile, other: SandboxFile) -> bool:
+    return (one.owner, one.sha256) == (other.owner, other.sha256)
+
+
+def _taken(new: SandboxFile) -> Conflict:
+    return Conflict(f"there is another file {new.name}; choose another name", field="file", value=new.name)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

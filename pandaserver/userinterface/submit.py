@@ -20,8 +20,16 @@ from pandaserver.taskbuffer.database import Connection
 log = logging.getLogger(__name__)
 
 MAX_JOBS = 5000
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@-]*/?")  # of files, datasets and scopes
-_MAX_NAME = {"lfn": 255, "dataset": 180, "scope": 64}
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@-]*")  # of files, datasets, scopes and labels
+_MAX_NAME = {
+    "lfn": 255,
+    "dataset": 180,
+    "scope": 64,
+    "prodDBlock": 180,
+    "destinationDBlock": 176,
+    "prodSourceLabel": 64,
+}
+_LONGEST_ID = "0" * 12  # what $PANDAID may become
 
 
 @dataclass(frozen=True)
@@ -59,10 +67,11 @@ def submit(buffer: TaskBuffer, user: User, new: Sequence[NewJob], *, client_key:
 def _store(
     connection: Connection, buffer: TaskBuffer, user: User, new: Sequence[NewJob], *, ids: range, client_key: str
 ) -> list[Submitted]:
+    # The user's counter comes first: of two equal submissions at the same moment the second waits here for the answer.
+    (definition,) = counters.take(connection, f"definition:{user.dn}"[:255])
     if client_key and (answer := submissions.answered(connection, user.dn, client_key)) is not None:
         return [Submitted(*entry) for entry in answer]
     now = buffer.now()
-    (definition,) = counters.take(connection, f"definition:{user.dn}"[:255])
     ahead = jobs.count_unfinished(connection, user.dn)
     accepted = [
         jobs.Accepted(
@@ -84,7 +93,7 @@ def _store(
 
 def _numbered(job: NewJob, job_id: int, definition: int) -> NewJob:
     """Give a job its numbers, also inside its file names."""
-    wanted = job.files if any(f.type is FileType.LOG for f in job.files) else (*job.files, _log_file(job, definition))
+    wanted = _with_log(job, definition)
     named = tuple(replace(f, lfn=f.lfn.replace("$PANDAID", f"{job_id:05d}")) for f in wanted)
     return replace(
         job,
@@ -95,8 +104,13 @@ def _numbered(job: NewJob, job_id: int, definition: int) -> NewJob:
     )
 
 
-def _log_file(job: NewJob, definition: int) -> NewFile:
+def _with_log(job: NewJob, definition: int) -> tuple[NewFile, ...]:
     """Give a job without a log file one: every job leaves a log, the failed ones above all."""
+    has_log = any(f.type is FileType.LOG for f in job.files)
+    return job.files if has_log else (*job.files, _log_file(job, definition))
+
+
+def _log_file(job: NewJob, definition: int) -> NewFile:
     dataset = f"{job.output_dataset or f'panda.{job.label}.{definition}'}.log"
     return NewFile(lfn="job.$PANDAID.log.tgz", type=FileType.LOG, dataset=dataset, scope=default_scope(dataset))
 
@@ -113,10 +127,12 @@ def check(job: NewJob, number: int, queues: set[str]) -> None:
     if job.site is not None and job.site not in queues:
         known = ", ".join(sorted(queues))
         raise BadInput(f"{where}there is no queue {job.site}; known are {known}", field="computingSite", value=job.site)
-    for file in job.files:
+    names = {"prodSourceLabel": job.label, "prodDBlock": job.input_dataset, "destinationDBlock": job.output_dataset}
+    for field, name in names.items():
+        _check_name(field, name or "_", where)
+    for file in _with_log(job, definition=0):
         _check_file(file, where)
-    names = Counter((f.scope, f.lfn) for f in job.files)
-    twice = [lfn for (_, lfn), times in names.items() if times > 1]
+    twice = [lfn for lfn, times in Counter(f.lfn for f in job.files).items() if times > 1]
     if twice:
         raise BadInput(f"{where}file {twice[0]} is there twice", field="lfn", value=twice[0])
     if sum(f.type is FileType.LOG for f in job.files) > 1:
@@ -124,9 +140,14 @@ def check(job: NewJob, number: int, queues: set[str]) -> None:
 
 
 def _check_file(file: NewFile, where: str) -> None:
-    named = {"lfn": file.lfn.replace("$PANDAID", "00000"), "dataset": file.dataset, "scope": file.scope}
-    for field, text in named.items():
-        wrong = not _NAME.fullmatch(text) or ".." in text or len(text) > _MAX_NAME[field]
-        if wrong or (field == "lfn" and text.endswith("/")):
-            rule = f"letters, digits and _ . : + = @ -, at most {_MAX_NAME[field]} characters"
-            raise BadInput(f"{where}{field} is no good name: {rule}", field=field, value=text)
+    _check_name("lfn", file.lfn, where)
+    _check_name("dataset", file.dataset, where)
+    _check_name("scope", file.scope, where)
+
+
+def _check_name(field: str, name: str, where: str) -> None:
+    most = _MAX_NAME[field]
+    text = name.replace("$PANDAID", _LONGEST_ID) if field == "lfn" else name
+    if not _NAME.fullmatch(text) or ".." in text or len(text) > most:
+        rule = f"letters, digits and _ . : + = @ -, at most {most} characters"
+        raise BadInput(f"{where}{field} is no good name: {rule}", field=field, value=name)

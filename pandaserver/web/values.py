@@ -29,7 +29,7 @@ def whole_number(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError(f"a whole number is expected, not {type(value).__name__}")
     try:
-        number = int(value) if len(str(value)) < 20 else _MAX_ID + 1
+        number = int(value) if len(str(value)) <= 20 else _MAX_ID + 1
     except ValueError:
         raise ValueError("a whole number is expected") from None
     if abs(number) > _MAX_ID:
