@@ -10,7 +10,7 @@ from typing import Any
 
 from pandaserver import config as server_configuration
 from pandaserver.errors import ConfigError
-from pandaserver.model.timeouts import TIMEOUTS, Timeout
+from pandaserver.model.timeouts import TIMEOUTS, Timeout, with_overrides
 
 SECTION = "monitor"
 
@@ -86,7 +86,7 @@ def _from_server(values: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     server = server_configuration.load(path)
     database = values.get("database") or server.database.read or server.database.write
-    return {"database": database, "timeouts": server.timeouts}
+    return {"database": database, "timeouts": with_overrides(server.timeouts)}
 
 
 def _checked(settings: Settings) -> Settings:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from flask import Flask
 
+from pandaserver import config as configuration
 from pandaserver.background.duties import DutyRoster
 from pandaserver.background.pool import WorkPool
 from pandaserver.background.wiring import Periods, handlers, roster
@@ -17,8 +19,11 @@ from pandaserver.dataservice.ddm.callback import CallbackSender
 from pandaserver.dataservice.ddm.local import LocalDDM
 from pandaserver.dataservice.service import DataService
 from pandaserver.errors import ConfigError
+from pandaserver.externalinterface.sites import load_topology
 from pandaserver.jobdispatcher.dispatcher import Dispatcher
 from pandaserver.jobdispatcher.policy import DispatchPolicy
+from pandaserver.model.grid import Topology
+from pandaserver.model.timeouts import Timeout, with_overrides
 from pandaserver.taskbuffer import migrate, topology
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.clock import Clock, utc_now
@@ -35,9 +40,25 @@ Callback = Callable[[str, str], None]  # dataset, endpoint
 
 
 @dataclass(frozen=True)
+class Installation:
+    """All that an installation says: the configuration, and what is read from the files and names in it."""
+
+    config: Config
+    topology: Topology
+    timeouts: tuple[Timeout, ...]
+
+
+def read_installation(path: Path) -> Installation:
+    """Read the configuration and what belongs to it; raise ConfigError when anything of it is wrong."""
+    config = configuration.load(path)
+    return Installation(config, load_topology(config.grid.sites), with_overrides(config.timeouts, f"{path} [timeouts]"))
+
+
+@dataclass(frozen=True)
 class PandaServer:
     """A server, ready: the WSGI application and its background threads."""
 
+    installation: Installation
     application: Flask
     rooms: Rooms
     pool: WorkPool
@@ -54,7 +75,7 @@ class PandaServer:
         self.duties.stop()
 
 
-def create_app(config: Config, clock: Clock = utc_now, *, callback: Callback | None = None) -> PandaServer:
+def create_app(installation: Installation, clock: Clock = utc_now, *, callback: Callback | None = None) -> PandaServer:
     """Put a server together.
 
     Args:
@@ -63,10 +84,11 @@ def create_app(config: Config, clock: Clock = utc_now, *, callback: Callback | N
     Raises:
         ConfigError: the database has an old schema, or the configuration names what is not there.
     """
+    config = installation.config
     database = Database(config.database.write, config.database.read or None)
     migrate.check_current(database)
     buffer = TaskBuffer(database, clock)
-    buffer.run(lambda c: topology.save(c, config.topology))
+    buffer.run(lambda c: topology.save(c, installation.topology))
     data = DataService(buffer, _ddm(config, buffer), choose)
     config.cache.directory.mkdir(parents=True, exist_ok=True)
     rooms = Rooms(
@@ -86,10 +108,11 @@ def create_app(config: Config, clock: Clock = utc_now, *, callback: Callback | N
     )
     periods = Periods(config.background.watch_period_s, config.background.recheck_period_s)
     return PandaServer(
+        installation=installation,
         application=make_application(rooms, identities),
         rooms=rooms,
         pool=pool,
-        duties=DutyRoster(buffer, roster(data, config.timeouts, periods)),
+        duties=DutyRoster(buffer, roster(data, installation.timeouts, periods)),
     )
 
 

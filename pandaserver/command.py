@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pandaserver import config as configuration
 from pandaserver import log as logs
-from pandaserver.app import PandaServer, create_app
+from pandaserver.app import Installation, PandaServer, create_app, read_installation
 from pandaserver.config import Config
 from pandaserver.errors import PandaError
 from pandaserver.taskbuffer import migrate
@@ -30,8 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 fine, 1 what was asked failed, 2 wrong usage."""
     options = _parser().parse_args(arguments)
     try:
-        config = configuration.load(configuration.config_path(options.config))
-        return int(options.run(config, options) or 0)
+        installation = read_installation(configuration.config_path(options.config))
+        return int(options.run(installation, options) or 0)
     except PandaError as error:
         print(f"panda-server: {error.message}", file=sys.stderr)
         return 1
@@ -56,12 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _start(config: Config, options: argparse.Namespace) -> None:
+def _start(installation: Installation, options: argparse.Namespace) -> None:
+    config = installation.config
     logs.set_up(config.server.log_level, config.server.log_file)
     servers: list[PandaServer] = []
 
     def create() -> object:
-        servers.append(create_app(config))
+        servers.append(create_app(installation))
         return servers[0].application
 
     migrate.check_current(Database(config.database.write))
@@ -88,21 +89,20 @@ def _embedded(config: Config, pid_file: Path | None, start: object, stop: object
     )
 
 
-def _database(config: Config, options: argparse.Namespace) -> None:
-    database = Database(config.database.write)
+def _database(installation: Installation, options: argparse.Namespace) -> None:
+    database = Database(installation.config.database.write)
     if options.action == "upgrade":
         migrate.upgrade(database)
     print(f"schema {migrate.current_revision(database) or '(none)'}, this version needs {migrate.newest_revision()}")
     database.close()
 
 
-def _check(config: Config, options: argparse.Namespace) -> int:
+def _check(installation: Installation, options: argparse.Namespace) -> int:
     """Try everything the server will need, and say of each whether it is good."""
-    findings = {"configuration": "good"}
-    database = Database(config.database.write)
+    findings, config = {"configuration": "good"}, installation.config
     trials: dict[str, Callable[[], object]] = {
         "certificates": lambda: check_files(_embedded(config, None, print, print)),
-        "database": lambda: migrate.check_current(database),
+        "database": lambda: migrate.check_current(Database(config.database.write)),
     }
     for name, trial in trials.items():
         try:

@@ -9,14 +9,12 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pandaserver.errors import ConfigError
-from pandaserver.model.grid import Endpoint, Queue, QueueStatus, Topology
-from pandaserver.model.timeouts import TIMEOUTS, Timeout
 
 DEFAULT_FILE = Path("/etc/panda/panda_server.cfg")
 
@@ -128,8 +126,7 @@ class Config:
     background: BackgroundSection
     ddm: DDMSection
     grid: GridSection
-    timeouts: tuple[Timeout, ...] = TIMEOUTS
-    topology: Topology = field(default_factory=lambda: Topology(queues={}, endpoints={}))
+    timeouts: dict[str, int] = field(default_factory=dict)  # state.subject -> seconds, where not the built-in ones
 
 
 SECTIONS: dict[str, type[Any]] = {
@@ -150,12 +147,12 @@ def config_path(argument: str | None = None) -> Path:
 
 
 def load(path: Path) -> Config:
-    """Read and check a configuration file and the sites file it names.
+    """Read and check a configuration file; the sites file it names is externalinterface.sites' to read.
 
     Raises:
         ConfigError: naming file, section, key and value, and what is allowed.
     """
-    parser = _read(path)
+    parser = read_ini(path)
     unknown = set(parser.sections()) - set(SECTIONS) - {"timeouts"}
     if unknown:
         known = ", ".join(sorted([*SECTIONS, "timeouts"]))
@@ -171,11 +168,12 @@ def load(path: Path) -> Config:
     database: DatabaseSection = parts["database"]
     urls = {name: _beside(url, path.parent) for name, url in vars(database).items()}
     parts["database"] = DatabaseSection(**urls)
-    rules = _timeouts(dict(parser["timeouts"]) if "timeouts" in parser else {}, f"{path} [timeouts]")
-    return Config(**parts, timeouts=rules, topology=load_topology(parts["grid"].sites))
+    seconds = _seconds(dict(parser["timeouts"]) if "timeouts" in parser else {}, f"{path} [timeouts]")
+    return Config(**parts, timeouts=seconds)
 
 
-def _read(path: Path) -> configparser.ConfigParser:
+def read_ini(path: Path) -> configparser.ConfigParser:
+    """Read an INI file as it stands: names keep their case, nothing is interpolated."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     try:
@@ -204,8 +202,7 @@ def build(kind: type[T], values: Mapping[str, str], *, where: str, base: Path, *
 
 _TRUE, _FALSE = {"yes", "true", "on", "1"}, {"no", "false", "off", "0"}
 _LARGEST = 1_000_000_000
-_PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_URL = re.compile(r"[a-z][a-z0-9+]*://\S{1,1000}")
+URL = re.compile(r"[a-z][a-z0-9+]*://\S{1,1000}")
 
 
 def _value(text: str, hint: Any, where: str, base: Path) -> Any:
@@ -250,7 +247,7 @@ def _check_numbers(section: Any, where: str) -> None:
 def _check_database(database: DatabaseSection, where: str) -> None:
     for key in ("write", "read"):
         url = getattr(database, key)
-        if url and not _URL.fullmatch(url):
+        if url and not URL.fullmatch(url):
             text = f"{where} {key} is no URL; say sqlite:////var/lib/panda/panda.db or mysql+pymysql://USER:PASSWORD@HOST/NAME"
             raise ConfigError(text, field=key)  # without the value: it may hold a password
 
@@ -264,90 +261,16 @@ def _check_dns(identity: IdentitySection, where: str) -> None:
                 raise ConfigError(text, field=key, value=dn)
 
 
-def _timeouts(overrides: dict[str, str], where: str) -> tuple[Timeout, ...]:
-    """Apply `state.subject = seconds` lines to the table."""
-    rules = {f"{rule.state}.{rule.subject}": rule for rule in TIMEOUTS}
+def _seconds(overrides: dict[str, str], where: str) -> dict[str, int]:
+    """Read `state.subject = seconds` lines."""
     for name, text in overrides.items():
-        if name not in rules:
-            raise ConfigError(f"{where}: unknown timeout {name}; known are {', '.join(rules)}", field=name)
         if not re.fullmatch(r"[0-9]{1,10}", text) or not 0 < int(text) <= _LARGEST:
             rule = f"whole seconds, from 1 to {_LARGEST}"
             raise ConfigError(f"{where} {name} = {text!r}: {rule}", field=name, value=text)
-        rules[name] = replace(rules[name], after_s=int(text))
-    return tuple(rules.values())
-
-
-def load_topology(path: Path) -> Topology:
-    """Read the sites file: sections [queue NAME] and [endpoint NAME].
-
-    Raises:
-        ConfigError: a section is wrong, or a queue names an endpoint that is not there.
-    """
-    parser = _read(path)
-    queues: dict[str, Queue] = {}
-    endpoints: dict[str, Endpoint] = {}
-    for section in parser.sections():
-        kind, _, name = section.partition(" ")
-        where = f"{path} [{section}]"
-        if kind == "queue" and name:
-            queues[name] = _queue(name, dict(parser[section]), where, path.parent)
-        elif kind == "endpoint" and name:
-            endpoint = build(Endpoint, parser[section], where=where, base=path.parent, name=name)
-            endpoints[name] = replace(endpoint, url=_absolute(endpoint.url, path.parent))
-        else:
-            raise ConfigError(f"{where}: sections are [queue NAME] or [endpoint NAME]", field=section)
-    for endpoint in endpoints.values():
-        _check_endpoint(endpoint, f"{path} [endpoint {endpoint.name}]")
-    for queue in queues.values():
-        _check_names(f"{path} [queue {queue.name}]", name=queue.name, site=queue.site, cloud=queue.cloud)
-        if queue.endpoint not in endpoints:
-            text = f"{path} [queue {queue.name}] endpoint = {queue.endpoint}: there is no [endpoint {queue.endpoint}]"
-            raise ConfigError(text, field="endpoint", value=queue.endpoint)
-    return Topology(queues=queues, endpoints=endpoints)
-
-
-def _check_endpoint(endpoint: Endpoint, where: str) -> None:
-    _check_names(where, name=endpoint.name, site=endpoint.site)
-    if not _URL.fullmatch(endpoint.url):
-        text = f"{where} url = {endpoint.url!r}: a URL such as file:///data/{endpoint.name} is expected"
-        raise ConfigError(text, field="url", value=endpoint.url)
-
-
-def _check_names(where: str, **names: str) -> None:
-    """Names of places stand in lists with commas between, and in the names of datasets."""
-    for key, name in names.items():
-        if not _PLACE.fullmatch(name):
-            text = f"{where} {key} = {name!r}: letters, digits and . _ -, at most 64 characters"
-            raise ConfigError(text, field=key, value=name)
+    return {name: int(text) for name, text in overrides.items()}
 
 
 def _beside(url: str, base: Path) -> str:
     """Let a SQLite file without absolute path lie beside the configuration."""
     start, name = "sqlite:///", url.removeprefix("sqlite:///")
     return f"{start}{(base / name).absolute()}" if url.startswith(start) and not name.startswith((":", "/")) else url
-
-
-def _absolute(url: str, base: Path) -> str:
-    """Let `file:storage/X` be a folder beside the sites file."""
-    scheme, _, place = url.partition(":")
-    relative = scheme == "file" and not place.startswith("/")
-    return f"file://{(base / place).absolute()}" if relative else url
-
-
-def _queue(name: str, values: dict[str, str], where: str, base: Path) -> Queue:
-    environment = tuple(_pair(line, where) for line in values.pop("environment", "").splitlines() if line.strip())
-    status = values.pop("status", "online")
-    if status not in {s.value for s in QueueStatus}:
-        known = ", ".join(QueueStatus)
-        raise ConfigError(f"{where} status = {status!r}: known are {known}", field="status", value=status)
-    given = {"name": name, "status": QueueStatus(status), "environment": environment}
-    return build(Queue, values, where=where, base=base, **given)
-
-
-def _pair(line: str, where: str) -> tuple[str, str]:
-    name, equals, value = line.strip().partition("=")
-    if not equals or not name.isidentifier() or ";" in value:
-        raise ConfigError(
-            f"{where} environment: {line!r} is not NAME=value (without ;)", field="environment", value=line
-        )
-    return name, value

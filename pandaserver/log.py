@@ -17,18 +17,25 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s [%(context)s] %(message)s"
 class _ContextFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.context = _context.get()
-        record.msg = str(record.msg).replace("\n", "\\n") if not record.exc_info else record.msg
         return True
 
 
 def set_up(level: str = "INFO", file: Path | None = None) -> None:
     """Send the log to a file (reopened when logrotate moves it) or to stderr."""
     handler: logging.Handler = logging.handlers.WatchedFileHandler(file) if file else logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(_OneLine(FORMAT))
     handler.addFilter(_ContextFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+
+
+class _OneLine(logging.Formatter):
+    """Writes a message on one line: what came from outside must not look like a line of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        record.message = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in record.message)
+        return super().formatMessage(record)
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pandaserver import config, log
-from pandaserver.app import create_app
+from pandaserver.app import create_app, read_installation
 
-_config = config.load(config.config_path())
-log.set_up(_config.server.log_level, _config.server.log_file)
-_server = create_app(_config)
+_installation = read_installation(config.config_path())
+log.set_up(_installation.config.server.log_level, _installation.config.server.log_file)
+_server = create_app(_installation)
 _server.start()
 application = _server.application

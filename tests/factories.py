@@ -15,8 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from pandaserver import config as configuration
-from pandaserver.app import PandaServer, create_app
+from pandaserver.app import PandaServer, create_app, read_installation
 from pandaserver.dataservice.ddm import storage
 from pandaserver.model.file import NewFile, Replica
 from pandaserver.model.grid import Queue, QueueStatus
@@ -173,7 +172,7 @@ class Grid:
         """Let another server process take over the database, as after a crash of this one; no time passes."""
         self.close()
         self.clients.clear()
-        self.server = create_app(self.server.rooms.config, self.clock, callback=self.called_back)
+        self.server = create_app(self.server.installation, self.clock, callback=self.called_back)
 
     def called_back(self, dataset: str, endpoint: str) -> None:
         self.call("ddm", "datasetCompleted", dataset=dataset, site=endpoint)
@@ -208,7 +207,7 @@ class Grid:
 
     def store(self, endpoint: str, scope: str, lfn: str, content: bytes = b"some bytes") -> dict[str, Any]:
         """Put a file at an endpoint, as a pilot does; give what the pilot would report."""
-        path = storage.file_path(self.server.rooms.config.topology.endpoints[endpoint], scope, lfn)
+        path = storage.file_path(self.server.installation.topology.endpoints[endpoint], scope, lfn)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         facts = {"guid": str(uuid.uuid4()), "fsize": len(content), "adler32": f"{zlib.adler32(content):08x}"}
@@ -242,13 +241,13 @@ class Grid:
 
 def make_grid(root: Path, pki: Pki, database_url: str, **told: Any) -> Grid:
     """Make a server over an empty database, or over one that has the tables already."""
-    config = configuration.load(write_config(root, pki, database_url, **told))
+    installation = read_installation(write_config(root, pki, database_url, **told))
     database = Database(database_url)
     if migrate.current_revision(database) is None:
         migrate.upgrade(database)
     database.close()
     clock, grids = Clock(), list[Grid]()
-    server = create_app(config, clock, callback=lambda dataset, endpoint: grids[0].called_back(dataset, endpoint))
+    server = create_app(installation, clock, callback=lambda dataset, endpoint: grids[0].called_back(dataset, endpoint))
     grids.append(Grid(root, pki, clock, server))
     return grids[0]
 

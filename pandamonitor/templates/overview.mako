@@ -32,7 +32,7 @@
 <div class="bysite">
 <h3>Success by site</h3>
 % for one in success:
-<a href="${query.link('/sites/' + one.site)}">${one.site}</a>${one.bar}<span class="n">${percent(one.finished, one.finished + one.failed)}</span><a class="n c-failed" href="${query.link('/jobs', site=one.site, state='failed')}">${count(one.failed)} failed</a>
+<a href="${query.link('/sites/' + one.site)}">${one.site}</a>${one.bar}<span class="n">${percent(one.finished, one.finished + one.failed)}</span><a class="n ${'c-failed' if one.failed else 'dim'}" href="${query.link('/jobs', site=one.site, state='failed')}">${count(one.failed)} failed</a>
 % endfor
 </div>
 % endif

@@ -161,6 +161,7 @@ def _conclude_badly(connection: Connection, one: JobWithFiles, stored: list[Stor
     state = JobState.CANCELLED if one.job.kill_requested else JobState.FAILED
     reason = "killed as asked" if one.job.kill_requested else "the pilot reported failure"
     end_badly(connection, [one], Ending(state=state, reason=reason, log_ready=bool(stored)), now)
+    ask_for_datasets(connection, CLOSE, {s.file.block for s in stored if s.file.block}, now)
 
 
 def _fail(service: DataService, one: JobWithFiles, text: str, code: int) -> None:

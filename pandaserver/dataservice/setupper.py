@@ -134,8 +134,9 @@ def _carry_out(connection: Connection, this: _Round) -> None:
 
 
 def _wait(connection: Connection, one: JobWithFiles, missing: tuple[FileName, ...], now: datetime) -> None:
-    lacking = set(missing)
-    ids = [f.file_id for f in one.of_type(FileType.INPUT) if (f.scope, f.lfn) in lacking]
+    lacking, inputs = set(missing), one.of_type(FileType.INPUT)
+    ids = [f.file_id for f in inputs if (f.scope, f.lfn) in lacking]
+    files.set_status(connection, [f.file_id for f in inputs], FileStatus.UNKNOWN)  # some were missing and are there now
     files.set_status(connection, ids, FileStatus.MISSING)
     text = f"{len(missing)} input files are not in the catalogue yet, first {missing[0][0]}:{missing[0][1]}"
     jobs.change_state(connection, [one.job], JobState.WAITING, now=now, reason=text)
@@ -258,11 +259,16 @@ def _look_again(service: DataService, plans: dict[int, Plan]) -> None:
 
 
 def wake(connection: Connection, names: list[FileName], now: datetime) -> None:
-    """Set up again the jobs that waited for these files."""
-    ids = files.waiting_for(connection, names)
-    waiting = [j for j in jobs.load(connection, ids, lock=True).values() if j.state is JobState.WAITING]
-    jobs.change_state(connection, waiting, JobState.DEFINED, now=now, reason="a missing input has appeared")
-    ask_setup(connection, [job.job_id for job in waiting], now)
+    """Set up again the jobs that waited for these files, and for no others."""
+    appeared, ids = set(names), files.waiting_for(connection, names)
+    waiting = [one for one in files.load_jobs(connection, ids, lock=True) if one.job.state is JobState.WAITING]
+    missing = [f for one in waiting for f in one.inputs_in(FileStatus.MISSING)]
+    here = [f.file_id for f in missing if (f.scope, f.lfn) in appeared]
+    files.set_status(connection, here, FileStatus.UNKNOWN)
+    still = {f.job_id for f in missing if f.file_id not in here}
+    complete = [one.job for one in waiting if one.job.job_id not in still]
+    jobs.change_state(connection, complete, JobState.DEFINED, now=now, reason="all missing inputs have appeared")
+    ask_setup(connection, [job.job_id for job in complete], now)
 
 
 def dispatch(service: DataService, dataset: str, endpoint: str, names: list[FileName]) -> None:

@@ -14,7 +14,7 @@ from pandaserver.model.attempt import ClaimRequest, PilotReport
 from pandaserver.model.file import File
 from pandaserver.model.grid import Queue
 from pandaserver.model.job import Job
-from pandaserver.model.states import WITH_PILOT, JobState, allowed
+from pandaserver.model.states import QUEUED, WITH_PILOT, JobState, allowed
 from pandaserver.taskbuffer import activity, attempts, counters, files, jobs, topology
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.database import Connection
@@ -144,8 +144,8 @@ def _checked(job: Job | None, report: PilotReport, secret: str) -> Job:
     current = report.attempt in (None, job.attempt)
     if report.token is not None:
         current = current and is_token(report.token, secret, job.job_id, job.attempt)
-    told_before = job.state not in WITH_PILOT and not report.last_word
-    if not current or job.attempt == 0 or told_before:
+    given_up = job.state in QUEUED or (job.state not in WITH_PILOT and not report.last_word)
+    if not current or job.attempt == 0 or given_up:
         text = f"job {job.job_id} is {job.state} in attempt {job.attempt}: this attempt is over"
         raise StaleAttempt(text, field="attemptNr", value=report.attempt)
     return job

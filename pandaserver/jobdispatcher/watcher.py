@@ -49,8 +49,9 @@ def _suspects(connection: Connection, rule: Timeout, before: datetime, now: date
     if rule.heartbeat:
         over = now - LEASE_MARGIN
         return attempts.lost(connection, rule.state, silent_since=before, lease_over=over, limit=_AT_ONCE)
-    found = jobs.load_in_state(connection, rule.state, before, _AT_ONCE)
-    return [job.job_id for job in found if rule.covers(job)]
+    production = None if rule.subject == "any" else rule.subject == "production"
+    found = jobs.load_in_state(connection, rule.state, before, _AT_ONCE, production=production)
+    return [job.job_id for job in found]
 
 
 def _act(connection: Connection, rule: Timeout, suspects: Sequence[int], before: datetime, *, now: datetime) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from pandaserver.errors import ConfigError
 from pandaserver.model.codes import DispatcherError, ErrorFamily, TaskBufferError
 from pandaserver.model.job import Job
 from pandaserver.model.states import JobState
@@ -66,6 +68,20 @@ TIMEOUTS: tuple[Timeout, ...] = (
     _rule(JobState.TRANSFERRING, "any", 2 * DAY, TimeoutAction.FAIL, DispatcherError.TRANSFERRING),
     _rule(JobState.MERGING, "any", 2 * DAY, TimeoutAction.FAIL, DispatcherError.OTHER_TIMEOUT),
 )
+
+
+def with_overrides(seconds: Mapping[str, int], where: str = "[timeouts]") -> tuple[Timeout, ...]:
+    """Give the table with other times, by `state.subject`; `where` is for the text of the error.
+
+    Raises:
+        ConfigError: there is no such rule.
+    """
+    rules = {f"{rule.state}.{rule.subject}": rule for rule in TIMEOUTS}
+    for name, after_s in seconds.items():
+        if name not in rules:
+            raise ConfigError(f"{where}: unknown timeout {name}; known are {', '.join(rules)}", field=name)
+        rules[name] = replace(rules[name], after_s=after_s)
+    return tuple(rules.values())
 
 
 def timeout_of(job: Job, rules: tuple[Timeout, ...] = TIMEOUTS) -> Timeout | None:

@@ -45,6 +45,11 @@ def add_dataset(connection: Connection, name: str, now: datetime) -> None:
     upsert(connection, _datasets, [{"name": name, "created_at": now}], update={})
 
 
+def lock(connection: Connection, name: str) -> None:
+    """Let nobody else look at a dataset with `lock` or add to it until the transaction ends."""
+    connection.execute(sa.select(_datasets.c.name).where(_datasets.c.name == name).with_for_update())
+
+
 def is_frozen(connection: Connection, name: str) -> bool | None:
     """Say whether nothing can be added any more; None for an unknown dataset."""
     return connection.execute(sa.select(_datasets.c.frozen).where(_datasets.c.name == name)).scalar_one_or_none()
@@ -162,8 +167,8 @@ def subscribed_endpoints(connection: Connection, dataset: str) -> list[str]:
 
 
 def add_transfers(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Queue copies; those already queued or made stay as they are."""
-    upsert(connection, _transfers, rows, update={})
+    """Queue copies of what is missing; one that was given up, or whose result was lost, is queued again."""
+    upsert(connection, _transfers, rows, update=["state"])
 
 
 def queued_transfers(connection: Connection, dataset: str, destination: str) -> list[Transfer]:

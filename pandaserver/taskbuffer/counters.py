@@ -23,5 +23,9 @@ def take(connection: Connection, name: str, count: int = 1, *, first: int = 1) -
 def secret(connection: Connection, name: str) -> str:
     """Give the secret of that name that all server processes share, made at first use."""
     table = schema.secrets
-    upsert(connection, table, [{"name": name, "value": random_source.token_hex(32)}], update={})
-    return str(connection.execute(sa.select(table.c.value).where(table.c.name == name)).scalar_one())
+    wanted = sa.select(table.c.value).where(table.c.name == name)
+    found = connection.execute(wanted).scalar_one_or_none()  # most often; writing would make all callers wait in line
+    if found is None:
+        upsert(connection, table, [{"name": name, "value": random_source.token_hex(32)}], update={})
+        found = connection.execute(wanted).scalar_one()
+    return str(found)

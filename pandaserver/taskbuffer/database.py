@@ -15,7 +15,9 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.engine import Connection as Connection  # what work is done on, for rooms without sqlalchemy
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+
+from pandaserver.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +92,14 @@ def worth_retrying(error: OperationalError) -> bool:
 
 
 def _engine(url: str, *, begin: str) -> Engine:
-    parsed = sa.make_url(url)
+    try:
+        return _new_engine(sa.make_url(url), begin=begin)
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        text = f"[database]: no such kind of database: {error}; say sqlite:///FILE or mysql+pymysql://USER:PASSWORD@HOST/NAME"
+        raise ConfigError(text, field="database") from error
+
+
+def _new_engine(parsed: sa.URL, *, begin: str) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         engine = sa.create_engine(parsed, connect_args={"check_same_thread": False, "timeout": 30}, pool_size=20)
         _prepare_sqlite(engine, begin)

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection, Row
 
 from pandaserver.errors import InvalidTransition
 from pandaserver.model.codes import DIAGNOSTIC_LENGTH, ErrorFamily, JobError
-from pandaserver.model.job import Job, NewJob
+from pandaserver.model.job import PRODUCTION_LABELS, Job, NewJob
 from pandaserver.model.states import FINAL, JobState, allowed
 from pandaserver.taskbuffer import schema
 
@@ -99,14 +99,15 @@ def load(connection: Connection, job_ids: Iterable[int], *, lock: bool = False) 
     return {row.job_id: _job(row) for row in rows}
 
 
-def load_in_state(connection: Connection, state: JobState, before: datetime, limit: int) -> list[Job]:
-    """Load jobs that have been in a state since before a moment, oldest first."""
-    statement = (
-        sa.select(_jobs)
-        .where(_jobs.c.state == state.value, _jobs.c.state_since < before)
-        .order_by(_jobs.c.state_since)
-        .limit(limit)
-    )
+def load_in_state(
+    connection: Connection, state: JobState, before: datetime, limit: int, *, production: bool | None = None
+) -> list[Job]:
+    """Load jobs that have been in a state since before a moment, oldest first; of one kind only where told."""
+    conditions = [_jobs.c.state == state.value, _jobs.c.state_since < before]
+    if production is not None:
+        kind = _jobs.c.label.in_(sorted(PRODUCTION_LABELS))
+        conditions.append(kind if production else sa.not_(kind))
+    statement = sa.select(_jobs).where(*conditions).order_by(_jobs.c.state_since).limit(limit)
     return [_job(row) for row in connection.execute(statement)]
 
 

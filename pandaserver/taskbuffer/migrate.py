@@ -8,6 +8,7 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError
 
 from pandaserver.errors import ConfigError
 from pandaserver.taskbuffer.database import Database
@@ -28,9 +29,18 @@ def newest_revision() -> str:
 
 
 def current_revision(database: Database) -> str | None:
-    """Name the revision of a database; None for an empty one."""
-    with database.writer.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+    """Name the revision of a database; None for an empty one.
+
+    Raises:
+        ConfigError: the database cannot be reached.
+    """
+    try:
+        with database.writer.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    except DBAPIError as error:
+        url = database.writer.url.render_as_string()  # hides the password
+        text = f"the database {url} cannot be used: {error.orig}; is it running, and [database] write right?"
+        raise ConfigError(text, field="database", value=url) from error
 
 
 def upgrade(database: Database, revision: str = "head") -> None:

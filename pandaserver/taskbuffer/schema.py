@@ -315,6 +315,7 @@ work = _table(
     Column("payload", sa.JSON, nullable=False),
     Column("version", Integer, nullable=False, server_default="1", comment="grows when the work is asked for again"),
     Column("due_at", UTC6, nullable=False),
+    Column("again_at", UTC6, comment="asked for again while held: when it shall run once more"),
     Column("owner", Name),
     _number("tries"),
     Column("first_tried_at", UTC6),

@@ -1,6 +1,7 @@
 """The durable work queue: work is committed with the change that causes it, and done by whoever claims it.
 
-A row has a kind and a key. Asking again for the same key while the work is being done makes it run once more after.
+A row has a kind and a key. Asking again for the same key while the work is being done makes it run once more after,
+not before `again_at`.
 `due_at` is when a row may be taken; while it is held, it is the end of the holder's lease, so a killed holder's rows
 come back by themselves.
 """
@@ -47,14 +48,18 @@ def add(connection: Connection, new: Sequence[NewWork], *, now: datetime, delay_
     """Ask for work, to be done after this transaction commits."""
     due = now + timedelta(seconds=delay_s)
     rows = [{"kind": n.kind, "key": n.key, "payload": n.payload, "due_at": due, "created_at": now} for n in new]
-    again: dict[str, Any] = {"version": _work.c.version + 1, "due_at": _sooner_if_free(due)}
+    again: dict[str, Any] = {
+        "version": _work.c.version + 1,
+        "due_at": sa.case((_work.c.owner.is_(None), _sooner(_work.c.due_at, due)), else_=_work.c.due_at),
+        "again_at": sa.case((_work.c.owner.is_(None), sa.null()), else_=_sooner(_work.c.again_at, due)),
+    }
     upsert(connection, _work, rows, update=again)
     note_work_added(connection)
 
 
-def _sooner_if_free(due: datetime) -> Any:
-    """Keep the lease of a row that somebody holds; else let it be due at the asked time."""
-    return sa.case((_work.c.owner.is_(None), sa.literal(due, schema.UTC6)), else_=_work.c.due_at)
+def _sooner(column: sa.Column[datetime], due: datetime) -> Any:
+    """Give the earlier of two moments; the column may be empty."""
+    return sa.case((column <= due, column), else_=sa.literal(due, schema.UTC6))
 
 
 def claim(connection: Connection, owner: str, limit: int, *, now: datetime, lease_s: float) -> list[WorkItem]:
@@ -74,6 +79,7 @@ def claim(connection: Connection, owner: str, limit: int, *, now: datetime, leas
         "owner": owner,
         "due_at": now + timedelta(seconds=lease_s),
         "first_tried_at": sa.func.coalesce(_work.c.first_tried_at, sa.literal(now, schema.UTC6)),
+        "again_at": None,
     }
     connection.execute(sa.update(_work).where(_work.c.work_id.in_(ids)).values(values))
     return [
@@ -101,7 +107,8 @@ def done(connection: Connection, item: WorkItem, *, now: datetime) -> None:
     """Remove finished work; if it was asked for again meanwhile, let it run once more instead."""
     same = sa.and_(_work.c.work_id == item.work_id, _work.c.version == item.version)
     if connection.execute(sa.delete(_work).where(same)).rowcount == 0:
-        again = {"owner": None, "due_at": now, "tries": 0, "first_tried_at": None, "last_error": None}
+        due = sa.func.coalesce(_work.c.again_at, sa.literal(now, schema.UTC6))
+        again = {"owner": None, "due_at": due, "tries": 0, "first_tried_at": None, "last_error": None}
         connection.execute(sa.update(_work).where(_work.c.work_id == item.work_id).values(again))
         note_work_added(connection)
 

@@ -11,10 +11,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from pandaserver import config as configuration
-from pandaserver.config import Config, load, load_topology
+from pandaserver.app import read_installation
+from pandaserver.config import Config, load
 from pandaserver.errors import ConfigError
+from pandaserver.externalinterface.sites import load_topology
 from pandaserver.model.grid import QueueStatus
-from pandaserver.model.timeouts import TIMEOUTS
+from pandaserver.model.timeouts import TIMEOUTS, with_overrides
 
 SITES = """
 [queue BNL]
@@ -51,7 +53,7 @@ def write(tmp_path: Path):
 
 def refusal(path: Path) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
-        load(path)
+        read_installation(path)
     return caught.value
 
 
@@ -74,7 +76,7 @@ def test_the_smallest_file_is_enough(write, tmp_path):
     config = load(write())
     assert config.server == configuration.ServerSection()
     assert config.cache.directory == tmp_path / "cache" and config.cache.max_upload_mb == 768
-    assert config.timeouts == TIMEOUTS
+    assert with_overrides(config.timeouts) == TIMEOUTS
     assert config.identity == configuration.IdentitySection()
     assert (config.database.write, config.database.read) == ("sqlite:////tmp/panda.db", "")
 
@@ -127,9 +129,9 @@ holding.analysis = 77
     assert config.identity.pilots == ("/CN=one", "/CN=two words")
     assert (config.dispatch.lease_s, config.background.watch_period_s) == (10.5, 0.5)
     assert (config.ddm.callback_cert, config.ddm.callback_key) == (tmp_path / "ddm.pem", None)
-    changed = {f"{t.state}.{t.subject}": t.after_s for t in config.timeouts}
+    changed = {f"{t.state}.{t.subject}": t.after_s for t in with_overrides(config.timeouts)}
     assert changed["defined.any"] == 5 and changed["holding.analysis"] == 77
-    assert [replace(t, after_s=0) for t in config.timeouts] == [replace(t, after_s=0) for t in TIMEOUTS]
+    assert [replace(t, after_s=0) for t in with_overrides(config.timeouts)] == [replace(t, after_s=0) for t in TIMEOUTS]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +233,7 @@ def test_a_queue_is_read(write, tmp_path):
     lists = {"releases": "13.0.40\n    14.1.0", "platforms": "x86\n    arm", "vos": "a\n    b"}
     numbers = {"memory_mb": "4000", "cores": "8", "max_wall_time_s": "5", "max_work_dir_mb": "6", "heartbeat_s": "7"}
     text = queue(**lists, **numbers, status="test", environment="PATH=/a:/b\n    EMPTY=\n    A=b=c")
-    grid = load(write(sites=text)).topology
+    grid = read_installation(write(sites=text)).topology
     found = grid.queues["BNL"]
     assert (found.name, found.site, found.cloud, found.tier, found.endpoint) == ("BNL", "BNL", "US", 1, "BNL_DISK")
     assert found.status is QueueStatus.TEST
@@ -248,7 +250,7 @@ def test_a_queue_is_read(write, tmp_path):
 
 
 def test_a_queue_without_a_status_is_online(write):
-    assert load(write(sites=queue())).topology.queues["BNL"].status is QueueStatus.ONLINE
+    assert read_installation(write(sites=queue())).topology.queues["BNL"].status is QueueStatus.ONLINE
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pandaserver.app import read_installation
 from pandaserver.config import SECTIONS, load
 from pandaserver.model.grid import Endpoint, Queue
 from pandaserver.model.timeouts import TIMEOUTS
@@ -92,7 +93,7 @@ def test_every_key_is_explained_with_its_default(path, section, kind):
 
 
 def test_the_samples_load(monkeypatch):
-    config = load(SERVER)
+    config = read_installation(SERVER)
     assert config.timeouts == TIMEOUTS
     assert set(config.topology.queues) == {"EXAMPLE_T1", "EXAMPLE_T2"}
     first = config.topology.queues["EXAMPLE_T1"]

@@ -92,6 +92,7 @@ class LocalDDM:
         now, seconds = self._buffer.now(), time.monotonic() - started
 
         def work(connection: Connection) -> None:
+            catalogue.lock(connection, transfer.dataset)  # or two copies that end together would wait for each other
             there = Replica(**(vars(replica) | {"endpoint": transfer.destination}))
             catalogue.add_replicas(connection, [there], now)
             catalogue.end_transfer(

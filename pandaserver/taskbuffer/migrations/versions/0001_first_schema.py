@@ -275,6 +275,9 @@ def upgrade() -> None:
             comment="grows when the work is asked for again",
         ),
         sa.Column("due_at", schema.UTC6(), nullable=False),
+        sa.Column(
+            "again_at", schema.UTC6(), nullable=True, comment="asked for again while held: when it shall run once more"
+        ),
         sa.Column("owner", sa.String(length=255), nullable=True),
         sa.Column("tries", sa.Integer(), server_default="0", nullable=False),
         sa.Column("first_tried_at", schema.UTC6(), nullable=True),
