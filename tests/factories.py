@@ -226,7 +226,8 @@ class Grid:
 
     def run_job(self, job: dict[str, Any], *, outcome: str = "finished", **told: Any) -> dict[str, Any]:
         """Be a good pilot: run a job that was got, store its outputs and log, report."""
-        self.update(job, "starting")
+        if self.state(job["PandaID"]) == "sent":
+            self.update(job, "starting")
         self.update(job, "running")
         made = job["outFiles"].split(",")
         scopes = [*filter(None, job["scopeOut"].split(",")), job["scopeLog"]]

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from pandaserver.dataservice.service import ask_add
-from pandaserver.errors import NotFound, StaleAttempt
+from pandaserver.errors import Conflict, NotFound, StaleAttempt
 from pandaserver.jobdispatcher.policy import DispatchPolicy
 from pandaserver.jobdispatcher.tokens import is_token, job_token
 from pandaserver.model.attempt import ClaimRequest, PilotReport
 from pandaserver.model.file import File
 from pandaserver.model.grid import Queue
 from pandaserver.model.job import Job
-from pandaserver.model.states import QUEUED, WITH_PILOT, JobState, allowed
+from pandaserver.model.states import QUEUED, WITH_PILOT, JobState
 from pandaserver.taskbuffer import activity, attempts, counters, files, jobs, topology
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.database import Connection
@@ -106,6 +106,7 @@ class Dispatcher:
         """Apply one word of the current attempt; one that was said before changes nothing."""
         now = self.buffer.now()
         if job.state not in WITH_PILOT:
+            _check_same(attempts.outcome(connection, job), job, report)
             return job
         if job.site:
             activity.note(connection, job.site, now, updates=1)
@@ -115,7 +116,7 @@ class Dispatcher:
             return self._last_word(connection, job, report)
         attempts.renew(connection, job, now=now, lease_s=self.policy.lease_s, **attempts.usage_columns(report))
         new = JobState.STARTING if report.state == "starting" else JobState.RUNNING
-        if not allowed(job.state, new):
+        if new is job.state:
             jobs.touch(connection, [job.job_id], now)
             return job
         started = {"started_at": now} if new is JobState.RUNNING else {}
@@ -134,6 +135,15 @@ class Dispatcher:
         return replace(job, state=JobState.HOLDING)
 
 
+def _check_same(outcome: str | None, job: Job, report: PilotReport) -> None:
+    """A last word may be repeated, not changed, and not said of an attempt that was ended without it."""
+    if outcome in (None, attempts.LOST):
+        raise _stale(job, report)
+    if outcome != report.state:
+        text = f"attempt {job.attempt} of job {job.job_id} was reported {outcome}; it cannot become {report.state}"
+        raise Conflict(text, field="state", value=report.state)
+
+
 def _checked(job: Job | None, report: PilotReport, secret: str) -> Job:
     """Let only the current attempt's pilot speak.
 
@@ -146,6 +156,10 @@ def _checked(job: Job | None, report: PilotReport, secret: str) -> Job:
         current = current and is_token(report.token, secret, job.job_id, job.attempt)
     given_up = job.state in QUEUED or (job.state not in WITH_PILOT and not report.last_word)
     if not current or job.attempt == 0 or given_up:
-        text = f"job {job.job_id} is {job.state} in attempt {job.attempt}: this attempt is over"
-        raise StaleAttempt(text, field="attemptNr", value=report.attempt)
+        raise _stale(job, report)
     return job
+
+
+def _stale(job: Job, report: PilotReport) -> StaleAttempt:
+    text = f"job {job.job_id} is {job.state} in attempt {job.attempt}: this attempt is over"
+    return StaleAttempt(text, field="attemptNr", value=report.attempt)

@@ -73,7 +73,7 @@ def act_on(connection: Connection, one: JobWithFiles, rule: Timeout, now: dateti
     reason = f"{what} for more than {rule.after_s} s"
     error = JobError(rule.family, rule.code, reason)
     if rule.heartbeat:
-        attempts.end(connection, one.job, "lost", now=now)
+        attempts.end(connection, one.job, attempts.LOST, now=now)
     if rule.action is TimeoutAction.RETRY and one.job.may_retry():
         jobs.add_errors(connection, one.job, [error], now)
         lost = one.job.failed_attempts + 1

@@ -18,6 +18,8 @@ from pandaserver.taskbuffer import jobs, schema
 _attempts = schema.attempts
 _ready = schema.ready
 
+LOST = "lost"  # the outcome of an attempt whose pilot fell silent
+
 
 def claim(connection: Connection, request: ClaimRequest, *, now: datetime, lease_s: float) -> Job | None:
     """Give the first job in order that fits, as a new attempt; None when there is none.
@@ -98,6 +100,11 @@ def last_report(connection: Connection, job: Job) -> dict[str, Any] | None:
     """Give the last word of the current attempt, as `end` stored it under `report`."""
     report = connection.execute(sa.select(_attempts.c.report).where(_current(job))).scalar_one_or_none()
     return dict(report) if report else None
+
+
+def outcome(connection: Connection, job: Job) -> str | None:
+    """Tell how the current attempt ended, None while it has not."""
+    return connection.execute(sa.select(_attempts.c.outcome).where(_current(job))).scalar_one_or_none()
 
 
 def of_jobs(connection: Connection, job_ids: Sequence[int]) -> list[Attempt]:

@@ -238,6 +238,17 @@ ready = _table(
     Index("ix_ready_job", "job_id"),
 )
 
+users = _table(
+    "users",
+    "who has submitted",
+    Column("dn", Name, primary_key=True),
+    Column("name", Name, nullable=False),
+    Column("status", State, nullable=False, server_default="enabled", comment="enabled, disabled"),
+    Column("definitions", Id, nullable=False, comment="submissions so far; the last jobDefinitionID"),
+    Column("first_seen", UTC6, nullable=False),
+    Column("last_seen", UTC6, nullable=False),
+)
+
 submissions = _table(
     "submissions",
     "answers already given, so that a repeated submission is not a second one",

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pandaserver.dataservice.service import ask_setup
-from pandaserver.errors import BadInput
+from pandaserver.errors import BadInput, NotAllowed
 from pandaserver.model.file import FileType, NewFile, default_scope
 from pandaserver.model.job import NewJob
 from pandaserver.model.priority import starting_priority
-from pandaserver.taskbuffer import counters, files, jobs, submissions, topology
+from pandaserver.taskbuffer import counters, files, jobs, submissions, topology, users
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.database import Connection
 
@@ -67,15 +67,17 @@ def submit(buffer: TaskBuffer, user: User, new: Sequence[NewJob], *, client_key:
 def _store(
     connection: Connection, buffer: TaskBuffer, user: User, new: Sequence[NewJob], *, ids: range, client_key: str
 ) -> list[Submitted]:
-    # The user's counter comes first: of two equal submissions at the same moment the second waits here for the answer.
-    (definition,) = counters.take(connection, f"definition:{user.dn}"[:255])
+    now = buffer.now()
+    # The user's row comes first: of two equal submissions at the same moment the second waits here for the answer.
+    known = users.note_submission(connection, user.dn, user.name, now)
+    if not known.enabled:
+        raise NotAllowed(f"{user.dn} may not submit: the user is disabled", field="certificate", value=user.dn)
     if client_key and (answer := submissions.answered(connection, user.dn, client_key)) is not None:
         return [Submitted(*entry) for entry in answer]
-    now = buffer.now()
     ahead = jobs.count_unfinished(connection, user.dn)
     accepted = [
         jobs.Accepted(
-            job_id, _numbered(job, job_id, definition), user.dn, user.name,
+            job_id, _numbered(job, job_id, known.definitions), user.dn, user.name,
             starting_priority(job.production, job.assigned_priority, ahead + place, job.label),
         )
         for place, (job_id, job) in enumerate(zip(ids, new, strict=True))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from factories import Grid, Pki, make_grid, production_job
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from pandaserver.web.application import CALLS
@@ -225,6 +225,7 @@ def test_any_bytes_get_an_answer(doors: Grid, body: bytes, path: str, content_ty
 @example("schedconfig/\x00.all.json", "/cache/")
 @example("%2e%2e%2fpanda_server.cfg", "/cache/")
 def test_any_path_gets_an_answer(doors: Grid, text: str, start: str):
+    assume(not (start + text).startswith("//"))  # the test client takes what follows for a host
     for method in ("GET", "POST", "DELETE"):
         with doors.client(None).open(path=start + text, method=method) as answer:
             assert answer.status_code in {*ALLOWED, 301, 308}, (method, start + text, answer.status_code)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from pandaserver.model.states import FINAL, TRANSITIONS
 from pandaserver.web.application import CALLS
 
@@ -29,7 +30,9 @@ def test_every_call_is_in_the_readme(call: object) -> None:
     assert call.legacy in table  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("folder", sorted(p.name for p in (ROOT / "pandaserver").iterdir() if (p / "__init__.py").exists()))
+@pytest.mark.parametrize(
+    "folder", sorted(p.name for p in (ROOT / "pandaserver").iterdir() if (p / "__init__.py").exists())
+)
 def test_every_room_is_in_the_architecture(folder: str) -> None:
     assert f"`├ {folder}/`" in ARCHITECTURE or f"`└ {folder}/`" in ARCHITECTURE
 

@@ -262,6 +262,27 @@ def upgrade() -> None:
         mysql_engine="InnoDB",
     )
     op.create_table(
+        "users",
+        sa.Column("dn", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column(
+            "status", sa.String(length=16), server_default="enabled", nullable=False, comment="enabled, disabled"
+        ),
+        sa.Column(
+            "definitions",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            nullable=False,
+            comment="submissions so far; the last jobDefinitionID",
+        ),
+        sa.Column("first_seen", schema.UTC6(), nullable=False),
+        sa.Column("last_seen", schema.UTC6(), nullable=False),
+        sa.PrimaryKeyConstraint("dn", name=op.f("pk_users")),
+        comment="who has submitted",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+    )
+    op.create_table(
         "work",
         sa.Column("work_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("kind", sa.String(length=64), nullable=False),
