@@ -34,6 +34,7 @@ class Attempt:
     queue: str
     pilot: str
     node: str
+    computing_element: str = ""
     pilot_id: str
     scheduler_id: str
     claimed_at: datetime

@@ -66,6 +66,7 @@ def _new_attempt(job: Job, request: ClaimRequest, now: datetime, lease_s: float)
         "request_id": request.request_id or None,
         "claimed_at": now,
         "lease_until": now + timedelta(seconds=lease_s),
+        "computing_element": request.computing_element,
         "usage": {},
     }
 

@@ -208,6 +208,7 @@ attempts = _table(
     Column("queue", Short, nullable=False),
     _text("pilot"),
     _text("node"),
+    _text("computing_element"),
     _text("pilot_id"),
     _text("scheduler_id"),
     Column("request_id", Short),

@@ -74,6 +74,7 @@ def _job_part(job: Job) -> dict[str, Any]:
 def _attempt_part(attempt: Attempt) -> dict[str, Any]:
     told = {name: value for name, value in attempt.usage.items() if name in JOB_ATTRIBUTES and name != "coreCount"}
     return told | {
+        "computingElement": attempt.computing_element or None,
         "schedulerID": attempt.scheduler_id or None,
         "pilotID": attempt.pilot_id or None,
         "modificationHost": attempt.node or None,

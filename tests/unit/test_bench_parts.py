@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from benchmark import calls, claim, claimer, drive, fill, floor, inside, life, messages, profiler, show
 from benchmark.load import Client, Part, Plan, Seen, clients_of, perform, read_plan
 from benchmark.processes import BenchError, Meter, Usage, kind_of, read_stat, session
 from benchmark.quantiles import quantile, summary_ms
 from benchmark.wire import Address, Wire, WireError, read_answer
-from hypothesis import given
-from hypothesis import strategies as st
-
 from pandaserver.errors import PandaError
 from pandaserver.model.attempt import ClaimRequest
 from pandaserver.taskbuffer import schema

@@ -321,6 +321,7 @@ def upgrade() -> None:
         sa.Column("queue", sa.String(length=64), nullable=False),
         sa.Column("pilot", sa.String(length=255), server_default="", nullable=False),
         sa.Column("node", sa.String(length=255), server_default="", nullable=False),
+        sa.Column("computing_element", sa.String(length=255), server_default="", nullable=False),
         sa.Column("pilot_id", sa.String(length=255), server_default="", nullable=False),
         sa.Column("scheduler_id", sa.String(length=255), server_default="", nullable=False),
         sa.Column("request_id", sa.String(length=64), nullable=True),

@@ -1,0 +1,1 @@
+"""Measures the server: how fast it is, and what it costs in CPU time."""
