@@ -327,3 +327,10 @@ def grid(tmp_path: Path, pki: factories.Pki, prepared_url: str) -> Iterator[fact
     made = factories.make_grid(tmp_path / "grid", pki, prepared_url)
     yield made
     made.close()
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A folder that the pilots' unprivileged user can reach; pytest's own folders are closed to it."""
+    with factories.open_folder() as folder:
+        yield folder

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -88,6 +90,14 @@ sites = {root}/sites.cfg
 """
 
 BASE_DN = "/DC=org/DC=panda-test/O=Grid"
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """Make a temporary folder that every user may pass through."""
+    with tempfile.TemporaryDirectory(prefix="panda-test-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
 
 
 class Clock:

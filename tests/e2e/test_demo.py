@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,15 +21,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def demo(tmp_path: Path, *arguments: str) -> list[str]:
     places = ["--output", str(tmp_path / "results"), "--directory", str(tmp_path)]
     return [sys.executable, str(ROOT / "tools" / "demo"), *places, *arguments]
-
-
-@pytest.fixture
-def open_path(tmp_path: Path) -> Path:
-    """A folder that the pilots' unprivileged user can reach."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/tmp"):
-            folder.chmod(folder.stat().st_mode | 0o011)
-    return tmp_path
 
 
 def test_the_whole_chain_finds_the_z_boson(open_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import open_folder
 
 from demonstration.grid import BIN, Grid, build
 from pandaserver.client.answers import JobInfo
@@ -33,11 +33,12 @@ if what == "good":
 
 
 @pytest.fixture(scope="module")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
-    root = tmp_path_factory.mktemp("zoo")
-    for folder in (root, *root.parents):
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/tmp"):
-            folder.chmod(folder.stat().st_mode | 0o011)
+def zoo() -> Iterator[Grid]:
+    with open_folder() as root:
+        yield from running(root)
+
+
+def running(root: Path) -> Iterator[Grid]:
     grid = build(root / "grid", slots=1)
     try:
         grid.start_server()

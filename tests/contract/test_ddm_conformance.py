@@ -1,0 +1,352 @@
+"""What the server asks of any data management system, tried on each back end there is."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from factories import Clock
+
+from pandaserver.background.pool import Handler, WorkPool
+from pandaserver.dataservice.ddm import local, storage
+from pandaserver.dataservice.ddm.protocol import DDM
+from pandaserver.errors import DDMError, DDMFatal
+from pandaserver.model.file import Replica
+from pandaserver.model.grid import Endpoint, Topology
+from pandaserver.taskbuffer import catalogue, topology
+from pandaserver.taskbuffer.buffer import TaskBuffer
+
+BACK_ENDS = ["local"]
+PLACES = ("A", "B", "C", "D")
+
+
+class System(Protocol):
+    """A DDM under test: the DDM itself, its storage as pilots see it, and its time."""
+
+    ddm: DDM
+    calls: list[tuple[str, str]]  # callbacks made so far
+
+    def store(self, endpoint: str, lfn: str, content: bytes, *, scope: str = "s") -> Replica:
+        """Put a file where a pilot would; nothing is registered."""
+
+    def path(self, endpoint: str, lfn: str, *, scope: str = "s") -> Path:
+        """Say where a file lies, to look at it or to damage it."""
+
+    def settle(self, seconds: float = 0) -> None:
+        """Let time pass, and transfers and callbacks be made."""
+
+
+@dataclass
+class LocalSystem:
+    """The built-in DDM."""
+
+    ddm: local.LocalDDM
+    buffer: TaskBuffer
+    endpoints: dict[str, Endpoint]
+    calls: list[tuple[str, str]] = field(default_factory=list)
+
+    def store(self, endpoint: str, lfn: str, content: bytes, *, scope: str = "s") -> Replica:
+        path = self.path(endpoint, lfn, scope=scope)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        checksum = f"{zlib.adler32(content):08x}"
+        return Replica(scope=scope, lfn=lfn, endpoint=endpoint, guid="g", size_bytes=len(content), adler32=checksum)
+
+    def path(self, endpoint: str, lfn: str, *, scope: str = "s") -> Path:
+        return storage.file_path(self.endpoints[endpoint], scope, lfn)
+
+    def settle(self, seconds: float = 0) -> None:
+        assert isinstance(self.buffer.clock, Clock)
+        self.buffer.clock.forward(seconds)
+        self.pool.run_all()
+
+    @property
+    def pool(self) -> WorkPool:
+        handlers = {
+            local.COPY: Handler(self.ddm.copy, self.ddm.give_up),
+            local.CALLBACK: Handler(lambda w: self.calls.append((w.payload["dataset"], w.payload["endpoint"]))),
+        }
+        return WorkPool(self.buffer, handlers, threads=1, lease_s=60, give_up_after_s=86400)
+
+
+def make_local(buffer: TaskBuffer, root: Path) -> LocalSystem:
+    endpoints = {name: Endpoint(name=name, site=name, url=f"file://{root}/{name}") for name in PLACES}
+    buffer.run(lambda c: topology.save(c, Topology(queues={}, endpoints=endpoints)))
+    return LocalSystem(local.LocalDDM(buffer), buffer, endpoints)
+
+
+MAKERS: dict[str, Callable[[TaskBuffer, Path], System]] = {"local": make_local}
+
+
+@pytest.fixture(params=BACK_ENDS)
+def system(request: pytest.FixtureRequest, buffer: TaskBuffer, tmp_path: Path) -> Iterator[System]:
+    yield MAKERS[request.param](buffer, tmp_path)
+
+
+def there(system: System, lfn: str) -> list[str]:
+    return [r.endpoint for r in system.ddm.replicas([("s", lfn)]).get(("s", lfn), [])]
+
+
+# --- register
+
+
+def test_registered_files_are_in_the_dataset_with_their_facts(system: System) -> None:
+    one, two = system.store("A", "one", b"1"), system.store("B", "two", b"22")
+    system.ddm.register("d", [one, two])
+    assert system.ddm.contents("d") == [("s", "one"), ("s", "two")]
+    assert system.ddm.replicas([("s", "one"), ("s", "two"), ("s", "three"), ("t", "one")]) == {
+        ("s", "one"): [one],
+        ("s", "two"): [two],
+    }
+
+
+def test_registering_again_changes_nothing(system: System) -> None:
+    one = system.store("A", "one", b"1")
+    for _ in range(3):
+        system.ddm.register("d", [one])
+    assert system.ddm.contents("d") == [("s", "one")]
+    assert system.ddm.replicas([("s", "one")]) == {("s", "one"): [one]}
+
+
+def test_a_second_copy_is_one_more_replica(system: System) -> None:
+    system.ddm.register("d", [system.store("A", "one", b"1")])
+    system.ddm.register("e", [system.store("B", "one", b"1")])
+    assert there(system, "one") == ["A", "B"]
+    assert system.ddm.contents("d") == system.ddm.contents("e") == [("s", "one")]
+
+
+def test_names_are_case_sensitive(system: System) -> None:
+    system.ddm.register("d", [system.store("A", "one", b"1"), system.store("A", "ONE", b"other")])
+    system.ddm.register("D", [system.store("A", "Two", b"2")])
+    assert sorted(system.ddm.contents("d")) == [("s", "ONE"), ("s", "one")]
+    assert system.ddm.contents("D") == [("s", "Two")]
+    assert list(system.ddm.replicas([("s", "two"), ("S", "one")])) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"size_bytes": 5}, {"size_bytes": 3}, {"size_bytes": 0}, {"adler32": "00000000"}, {"adler32": ""}],
+    ids=str,
+)
+def test_a_copy_that_is_not_as_announced_is_refused_for_good(system: System, wrong: dict[str, object]) -> None:
+    good, bad = system.store("A", "good", b"good"), system.store("A", "bad", b"1234")
+    with pytest.raises(DDMFatal, match="announced"):
+        system.ddm.register("d", [good, replace(bad, **wrong)])  # type: ignore[arg-type]
+    assert system.ddm.contents("d") == []
+    assert system.ddm.replicas([("s", "good"), ("s", "bad")]) == {}
+
+
+def test_a_copy_that_is_not_there_yet_is_worth_another_try(system: System) -> None:
+    late = system.store("A", "late", b"1")
+    system.path("A", "late").unlink()
+    with pytest.raises(DDMError, match="cannot read late") as refused:
+        system.ddm.register("d", [late])
+    assert not isinstance(refused.value, DDMFatal)
+    system.ddm.register("d", [system.store("A", "late", b"1")])
+    assert system.ddm.contents("d") == [("s", "late")]
+
+
+def test_other_bytes_under_a_known_name_are_refused(system: System) -> None:
+    system.ddm.register("d", [system.store("A", "one", b"1")])
+    with pytest.raises(DDMFatal, match="s:one is in the catalogue with 1 bytes"):
+        system.ddm.register("d", [system.store("B", "one", b"2")])
+    assert there(system, "one") == ["A"]
+
+
+def test_an_unknown_endpoint_is_refused(system: System) -> None:
+    with pytest.raises(DDMFatal, match="no endpoint X; known are A, B, C, D"):
+        system.ddm.register("d", [replace(system.store("A", "one", b"1"), endpoint="X")])
+    with pytest.raises(DDMFatal, match="no endpoint X"):
+        system.ddm.request("d", "X")
+
+
+# --- attach and freeze
+
+
+def test_known_files_may_be_in_many_datasets(system: System) -> None:
+    system.ddm.register("d", [system.store("A", "one", b"1"), system.store("A", "two", b"2")])
+    for _ in range(2):
+        system.ddm.attach("e", [("s", "two"), ("s", "two")])
+    assert system.ddm.contents("e") == [("s", "two")]
+
+
+def test_unknown_files_cannot_be_attached(system: System) -> None:
+    system.ddm.register("d", [system.store("A", "one", b"1")])
+    with pytest.raises(DDMFatal, match="1 files are not in the catalogue"):
+        system.ddm.attach("e", [("s", "one"), ("s", "nothing")])
+    assert system.ddm.contents("e") == []
+
+
+def test_a_frozen_dataset_takes_nothing_new_and_what_it_has_again(system: System) -> None:
+    one, two = system.store("A", "one", b"1"), system.store("A", "two", b"2")
+    system.ddm.register("d", [one])
+    system.ddm.register("e", [two])
+    for _ in range(2):
+        system.ddm.freeze("d")
+    with pytest.raises(DDMFatal, match="dataset d is frozen"):
+        system.ddm.register("d", [two])
+    with pytest.raises(DDMFatal, match="dataset d is frozen"):
+        system.ddm.attach("d", [("s", "one"), ("s", "two")])
+    system.ddm.register("d", [one])
+    system.ddm.attach("d", [("s", "one")])
+    assert system.ddm.contents("d") == [("s", "one")]
+    system.ddm.register("e", [two])
+
+
+def test_unknown_datasets_are_empty(system: System) -> None:
+    assert system.ddm.contents("nothing") == []
+    assert system.ddm.missing_at("nothing", "A") == []
+    system.ddm.freeze("nothing")
+    system.ddm.cancel("nothing", "A")
+
+
+# --- request
+
+
+def test_a_requested_dataset_arrives_byte_by_byte_and_calls_back(system: System) -> None:
+    content = {f"f{n}": bytes([n]) * 1000 * n for n in range(4)}
+    system.ddm.register("d", [system.store("A", lfn, text) for lfn, text in content.items()])
+    system.ddm.request("d", "B")
+    assert system.ddm.missing_at("d", "B") == [("s", lfn) for lfn in content]
+    assert system.calls == []
+    system.settle()
+    assert system.ddm.missing_at("d", "B") == []
+    assert system.calls == [("d", "B")]
+    for lfn, text in content.items():
+        assert system.path("B", lfn).read_bytes() == text
+        assert there(system, lfn) == ["A", "B"]
+
+
+def test_what_is_there_already_is_not_copied_and_calls_back_all_the_same(system: System) -> None:
+    system.ddm.register("d", [system.store("A", "one", b"1")])
+    system.ddm.request("d", "A")
+    system.settle()
+    assert system.calls == [("d", "A")]
+
+
+def test_requests_repeated_do_no_harm(system: System) -> None:
+    system.ddm.register("d", [system.store("A", "one", b"1")])
+    for _ in range(3):
+        system.ddm.request("d", "B")
+    system.settle()
+    system.ddm.request("d", "B")
+    system.settle()
+    assert set(system.calls) == {("d", "B")}
+    assert there(system, "one") == ["A", "B"]
+
+
+def test_what_comes_later_is_brought_too(system: System) -> None:
+    system.ddm.request("d", "B")
+    system.ddm.register("d", [system.store("A", "one", b"1")])
+    system.settle()
+    assert system.ddm.missing_at("d", "B") == []
+    system.ddm.register("e", [system.store("A", "two", b"2")])
+    system.ddm.attach("d", [("s", "two")])
+    assert system.ddm.missing_at("d", "B") == [("s", "two")]
+    system.calls.clear()
+    system.settle()
+    assert system.calls == [("d", "B")]
+    assert there(system, "two") == ["A", "B"]
+
+
+def test_a_cancelled_request_brings_nothing_more(system: System) -> None:
+    system.ddm.register("d", [system.store("A", "one", b"1")])
+    system.ddm.request("d", "B")
+    for _ in range(2):
+        system.ddm.cancel("d", "B")
+    system.ddm.register("d", [system.store("A", "two", b"2")])
+    system.settle()
+    assert system.ddm.missing_at("d", "B") == [("s", "one"), ("s", "two")]
+    assert system.calls == []
+    system.ddm.request("d", "B")
+    system.settle()
+    assert system.ddm.missing_at("d", "B") == []
+
+
+def test_several_destinations_do_not_mix(system: System) -> None:
+    system.ddm.register("d", [system.store("A", "one", b"1")])
+    system.ddm.register("e", [system.store("A", "two", b"2")])
+    system.ddm.request("d", "B")
+    system.ddm.request("d", "C")
+    system.ddm.request("e", "B")
+    system.ddm.cancel("d", "C")
+    system.settle()
+    assert sorted(system.calls) == [("d", "B"), ("e", "B")]
+    assert there(system, "one") == there(system, "two") == ["A", "B"]
+
+
+# --- bad copies
+
+
+@pytest.mark.parametrize("damage", [b"X23", b"1234", b"", None], ids=["changed", "longer", "empty", "gone"])
+def test_a_bad_source_falls_over_to_a_good_one(system: System, damage: bytes | None) -> None:
+    system.ddm.register("d", [system.store("A", "one", b"123")])
+    system.ddm.register("d", [system.store("B", "one", b"123")])
+    path = system.path("A", "one")
+    path.unlink() if damage is None else path.write_bytes(damage)
+    system.ddm.request("d", "C")
+    system.settle()
+    assert system.path("C", "one").read_bytes() == b"123"
+    assert system.calls == [("d", "C")]
+
+
+def test_without_a_good_source_nothing_arrives_until_there_is_one(system: System) -> None:
+    system.ddm.register("d", [system.store("A", "one", b"123"), system.store("A", "two", b"2")])
+    system.path("A", "one").write_bytes(b"12X")
+    system.ddm.request("d", "B")
+    system.settle()
+    assert system.ddm.missing_at("d", "B") == [("s", "one")]
+    assert not system.path("B", "one").exists()
+    assert [p.name for p in system.path("B", "one").parent.glob(".*")] == [], "no part is left behind"
+    assert system.calls == []
+    system.store("A", "one", b"123")
+    system.settle(300)
+    assert system.ddm.missing_at("d", "B") == []
+    assert system.calls == [("d", "B")]
+
+
+def test_a_copy_given_up_is_tried_again_when_it_is_requested_again(system: System) -> None:
+    system.ddm.register("d", [system.store("A", "one", b"123")])
+    system.path("A", "one").unlink()
+    system.ddm.request("d", "B")
+    for _ in range(3):
+        system.settle(43200)
+    system.store("A", "one", b"123")
+    system.settle(86400)
+    assert system.ddm.missing_at("d", "B") == [("s", "one")], "given up after a day"
+    system.ddm.request("d", "B")
+    system.settle()
+    assert system.ddm.missing_at("d", "B") == []
+    assert system.calls[-1] == ("d", "B")
+
+
+def test_a_copy_made_and_not_recorded_is_made_again(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    system.ddm.register("d", [system.store("A", "one", b"123")])
+    system.ddm.request("d", "B")
+    with monkeypatch.context() as patch:
+        patch.setattr(catalogue, "end_transfer", lambda *_, **__: 1 / 0)
+        system.settle()
+    assert system.path("B", "one").exists()
+    assert system.ddm.missing_at("d", "B") == [("s", "one")]
+    system.settle(60)
+    assert system.ddm.missing_at("d", "B") == []
+    assert system.calls == [("d", "B")]
+
+
+# --- names
+
+
+@pytest.mark.parametrize("scope", ["mc", "user.alice", "group.a.b"])
+def test_the_place_of_a_file_is_given_by_its_name_alone(system: System, scope: str) -> None:
+    replica = system.store("A", "f.root", b"1", scope=scope)
+    system.ddm.register("d", [replica])
+    system.ddm.request("d", "B")
+    system.settle()
+    parts = system.path("B", "f.root", scope=scope).parts
+    assert parts[-1] == "f.root"
+    assert parts[-3 - len(scope.split(".")) : -3] == tuple(scope.split("."))
+    assert system.path("B", "f.root", scope=scope).read_bytes() == b"1"
