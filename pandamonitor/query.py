@@ -97,6 +97,7 @@ PARAMETERS: dict[str, Parameter] = {
     "destination": Parameter(_text),
     "source": Parameter(_text),
     "member": Parameter(_whole(0, 1_000_000)),
+    "file": Parameter(_whole(1, LARGEST_ID)),
     "q": Parameter(_text),
 }
 

@@ -49,6 +49,10 @@ class StaleAttempt(Conflict):
     """A pilot speaks of an attempt that is not the current one."""
 
 
+class UncertainCommit(PandaError):
+    """The database went away while it was told to commit; the request may be repeated, with its key."""
+
+
 class DDMError(PandaError):
     """The data management system could not do what it was asked; worth another try."""
 

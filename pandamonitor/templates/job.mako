@@ -159,6 +159,23 @@ ${', '.join(f'{n} {s} s' for n, s in spent) or '–'}\
 % endif
 </section>
 
+% if found.retries:
+<section class="panel">
+<h2>Tried again</h2>
+<div class="scroll" tabindex="0" role="region" aria-label="Tried again">
+<table>
+<caption class="hidden">What was decided after each failed attempt</caption>
+<thead><tr><th scope="col" class="n">Attempt</th><th scope="col">Site</th><th scope="col">When</th><th scope="col">Rule</th><th scope="col">Action</th><th scope="col">Done</th><th scope="col">Why</th></tr></thead>
+<tbody>
+% for one in found.retries:
+<tr><td class="n">${one.attempt}</td><td>${one.queue}</td><td class="when">${moment(one.at)}</td><td>${one.rule}</td><td>${one.action}</td><td>${'yes' if one.done else 'only noted' if one.passive else 'no'}</td><td class="why">${one.reason}</td></tr>
+% endfor
+</tbody>
+</table>
+</div>
+</section>
+% endif
+
 <section class="panel">
 <h2>Files <span class="tally">${len(found.files)}</span></h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Files">
@@ -168,8 +185,8 @@ ${', '.join(f'{n} {s} s' for n, s in spent) or '–'}\
 <tbody>
 % for file in found.files:
 <tr><td class="name"><span class="dim">${file.scope}:</span>${file.lfn}\
-% if str(file.type) == 'log' and has_log:
- <a href="${query.link(f'/jobs/{job.job_id}/log')}">look inside</a>\
+% if str(file.type) in ('log', 'oldlog') and (file.scope, file.lfn) in found.replicas:
+ <a href="${query.link(f'/jobs/{job.job_id}/log', file=file.file_id)}">look inside</a>\
 % endif
 </td><td>${file.type}</td><td class="f-${file.status}">${file.status}</td><td class="n">${size(file.size_bytes)}</td><td><code>${file.checksum or '–'}</code></td><td>${', '.join(r.endpoint for r in found.replicas.get((file.scope, file.lfn), ())) or '–'}</td><td class="name"><a href="${query.link('/datasets/' + file.dataset)}">${file.dataset}</a></td></tr>
 % endfor

@@ -11,3 +11,17 @@
 </tbody>
 </table>
 </div>
+
+<h2>Retry rules <span class="dim">what follows a failed attempt: the first rule that fits decides</span></h2>
+<p class="dim">The built-in rules; those of the installation come in front of them, and the server's call system/get_retry_rules tells all.</p>
+<div class="scroll panel">
+<table>
+<caption class="hidden">Built-in retry rules, in the order in which they are asked</caption>
+<thead><tr><th scope="col">Rule</th><th scope="col">Errors</th><th scope="col">Jobs</th><th scope="col">Then</th></tr></thead>
+<tbody>
+% for rule in retry_rules:
+<tr><td>${rule.name}</td><td>${rule.family or 'any'} ${', '.join(map(str, rule.codes))}${' asked for by the pilot' if rule.wished else ''}</td><td>${', '.join(rule.labels) or 'any'}</td><td><strong>${rule.action}</strong></td></tr>
+% endfor
+</tbody>
+</table>
+</div>

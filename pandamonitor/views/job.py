@@ -21,11 +21,12 @@ from pandaserver.model.file import File, FileType, Replica
 from pandaserver.model.job import Job
 from pandaserver.model.states import FINAL, WITH_PILOT, JobState
 from pandaserver.model.timeouts import Timeout, timeout_of
-from pandaserver.taskbuffer import attempts, catalogue, files, reasons
+from pandaserver.taskbuffer import attempts, catalogue, files, reasons, retries
 from pandaserver.taskbuffer import jobs as all_jobs
 from pandaserver.taskbuffer import monitoring as reading
 from pandaserver.taskbuffer.jobs import Details, HistoryRow, RecordedError
 from pandaserver.taskbuffer.reasons import RecordedReason
+from pandaserver.taskbuffer.retries import RecordedDecision
 
 _FRESH_S = 5.0  # somebody looks at this one job and waits
 
@@ -40,6 +41,7 @@ class Everything:
     attempts: Sequence[Attempt]
     errors: Sequence[RecordedError]
     reasons: Sequence[RecordedReason]
+    retries: Sequence[RecordedDecision]
     files: Sequence[File]
     replicas: Mapping[tuple[str, str], Sequence[Replica]]
     makers: Sequence[reading.Relative]
@@ -62,6 +64,7 @@ def everything(connection: reading.Snapshot, job_id: int) -> Everything | None:
         attempts=attempts.of_jobs(connection, [job_id]),
         errors=all_jobs.errors_of(connection, [job_id]).get(job_id, []),
         reasons=reasons.of_job(connection, job_id),
+        retries=retries.of_job(connection, job_id),
         files=own,
         replicas=catalogue.replicas(connection, [(f.scope, f.lfn) for f in own]),
         makers=reading.makers(connection, inputs),
@@ -156,7 +159,7 @@ def build(monitor: Monitor, query: Query, *, job_id: int) -> Page:
         "final": found.job.state in FINAL,
         "rule": rule,
         "left_s": left_s,
-        "has_log": any(f.type is FileType.LOG and (f.scope, f.lfn) in found.replicas for f in found.files),
+        "has_log": bool(logs_there(found)),
         "stdout": log_text(found.details.stdout_tail),
         "extract": log_text(found.details.log_extract),
         "metadata": _pretty(found.details.metadata),
@@ -164,6 +167,13 @@ def build(monitor: Monitor, query: Query, *, job_id: int) -> Page:
     }
     columns = ("lfn", "type", "status", "scope", "dataset", "block", "destination", "guid", "size_bytes", "checksum")
     return Page(f"Job {job_id}", "job", values, _data(found), table_of(found.files, columns))
+
+
+def logs_there(found: Everything) -> list[File]:
+    """Find the logs of all attempts of which there is a copy, that of the last attempt first."""
+    kinds = (FileType.LOG, FileType.OLD_LOG)
+    there = [f for f in found.files if f.type in kinds and (f.scope, f.lfn) in found.replicas]
+    return sorted(there, key=lambda f: (kinds.index(f.type), -f.file_id))
 
 
 def _wall_s(job: Job, now: datetime) -> float | None:

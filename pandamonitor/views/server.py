@@ -9,6 +9,7 @@ from pandamonitor.query import Query
 from pandamonitor.tables import Table, table_of
 from pandamonitor.views.page import Monitor, Page, View
 from pandamonitor.views.troubles import LATE_AFTER
+from pandaserver.model.retry import RULES
 from pandaserver.taskbuffer import monitoring_activity as happening
 
 
@@ -38,7 +39,7 @@ def build_timeouts(monitor: Monitor, query: Query) -> Page:
     rules = monitor.settings.timeouts
     columns = ("state", "subject", "after_s", "action", "heartbeat", "family", "code")
     rows = [(rule, meaning(rule.family, rule.code).text) for rule in rules]
-    values = {"rows": rows, "from_server": monitor.settings.server_config is not None}
+    values = {"rows": rows, "from_server": monitor.settings.server_config is not None, "retry_rules": RULES}
     data = [{name: getattr(rule, name) for name in columns} for rule in rules]
     table = Table(columns, [[getattr(rule, name) for name in columns] for rule in rules])
     return Page("Timeouts", "timeouts", values, data, table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pandaserver.background.duties import Duty
 from pandaserver.background.pool import Handler
@@ -38,6 +38,19 @@ def handlers(service: DataService, send_callback: Callable[[str, str], None]) ->
     return found
 
 
+def telling(work: Mapping[str, Handler], tell: Callable[[], None]) -> Mapping[str, Handler]:
+    """Have somebody told after each piece of work, which may have activated jobs."""
+
+    def told(handler: Handler) -> Handler:
+        def run(item: WorkItem) -> None:
+            handler.run(item)
+            tell()
+
+        return replace(handler, run=run)
+
+    return {kind: told(handler) for kind, handler in work.items()}
+
+
 def _dispatch(service: DataService, item: WorkItem) -> None:
     names = [(scope, lfn) for scope, lfn in item.payload["files"]]
     setupper.dispatch(service, item.payload["dataset"], item.payload["endpoint"], names)
@@ -62,7 +75,7 @@ class Periods:
 
 def roster(service: DataService, rules: tuple[Timeout, ...], periods: Periods) -> list[Duty]:
     """Give all periodic duties."""
-    watcher = Watcher(service.buffer, rules)
+    watcher = Watcher(service.buffer, rules, service.retry_rules)
     return [
         Duty("watch", periods.watch_s, watcher.run_once),
         Duty("recheck waiting", periods.recheck_s, lambda: recheck_waiting(service)),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from pandaserver.brokerage.filters import refusal
+from pandaserver.brokerage.filters import Refusal, refusal
 from pandaserver.model.choice import Choice, Load, Verdict
 from pandaserver.model.grid import Queue
 from pandaserver.model.job import Job
@@ -15,13 +15,26 @@ MANY_INPUTS = 4  # with more inputs than this the Tier-1 is preferred ...
 TIER1_BONUS = 2.0  # ... by this factor
 
 
-def choose(job: Job, queues: Mapping[str, Queue], loads: Mapping[str, Load], inputs_at: Mapping[str, int]) -> Choice:
+FAILED_THERE = Refusal("failed there before")
+
+
+def choose(
+    job: Job,
+    queues: Mapping[str, Queue],
+    loads: Mapping[str, Load],
+    inputs_at: Mapping[str, int],
+    *,
+    avoid: Collection[str] = (),
+) -> Choice:
     """Choose a queue for a job.
 
     Args:
         inputs_at: number of the job's input files at each endpoint.
+        avoid: queues that are taken only when no other can take the job.
     """
     refused = {name: refusal(job, queue) for name, queue in queues.items()}
+    if any(refused[name] is None for name in queues if name not in avoid):
+        refused |= {name: FAILED_THERE for name in avoid if name in queues and refused[name] is None}
     rejected = tuple(Verdict(name, "rejected", r.reason) for name, r in refused.items() if r is not None)
     fit = [queues[name] for name, r in refused.items() if r is None]
     total = max(inputs_at.values(), default=0)

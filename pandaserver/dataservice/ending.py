@@ -22,6 +22,7 @@ class Ending:
     state: JobState  # failed, cancelled or closed
     reason: str
     errors: tuple[JobError, ...] = ()
+    reported: bool = False  # by the pilot, which may have stored a log
     log_ready: bool = False  # the log was kept all the same
 
 

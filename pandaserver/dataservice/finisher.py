@@ -9,7 +9,7 @@ from pandaserver.dataservice.adder import attach_to_parents
 from pandaserver.dataservice.service import CLOSE, DataService, ask_for_datasets
 from pandaserver.dataservice.setupper import wake
 from pandaserver.model.dataset import Dataset
-from pandaserver.model.file import File, FileStatus
+from pandaserver.model.file import OUTPUTS, File, FileStatus
 from pandaserver.model.job import JobWithFiles
 from pandaserver.model.states import JobState
 from pandaserver.taskbuffer import files, jobs
@@ -28,7 +28,7 @@ def finish(service: DataService, dataset: Dataset) -> None:
     if not moving:
         return
     copies = service.ddm.replicas({(f.scope, f.lfn) for f in moving})
-    arrived = [f for f in moving if any(r.endpoint == f.destination for r in copies.get((f.scope, f.lfn), []))]
+    arrived = [f for f in moving if any(r.endpoint == f.endpoint for r in copies.get((f.scope, f.lfn), []))]
     if arrived:
         attach_to_parents(service, arrived)
         service.buffer.run(lambda c: _finish(c, ids, arrived, dataset.name, now=service.buffer.now()))
@@ -46,7 +46,7 @@ def _finish(connection: Connection, ids: list[int], arrived: list[File], block: 
         one.job
         for one in locked
         if one.job.state is JobState.TRANSFERRING
-        and not any(f.status is FileStatus.TRANSFERRING and f.file_id not in done for f in one.files)
+        and not any(f.status is FileStatus.TRANSFERRING and f.file_id not in done for f in one.of_type(*OUTPUTS))
     ]
     jobs.change_state(connection, complete, JobState.FINISHED, now=now, reason=f"outputs have arrived in {block}")
     wake(connection, [(f.scope, f.lfn) for f in arrived], now)

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from pandaserver.dataservice.ddm.protocol import DDM
 from pandaserver.model.choice import Broker
+from pandaserver.model.retry import RULES, RetryRule
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.database import Connection
 from pandaserver.taskbuffer.work import NewWork
@@ -30,6 +31,7 @@ class DataService:
     buffer: TaskBuffer
     ddm: DDM
     choose: Broker
+    retry_rules: tuple[RetryRule, ...] = RULES
 
 
 def ask_setup(connection: Connection, job_ids: Sequence[int], now: datetime, *, delay_s: float = 0) -> None:

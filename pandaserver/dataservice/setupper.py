@@ -19,7 +19,7 @@ from pandaserver.model.file import File, FileStatus, FileType, Replica
 from pandaserver.model.grid import Queue, Topology
 from pandaserver.model.job import JobWithFiles
 from pandaserver.model.states import JobState
-from pandaserver.taskbuffer import counters, datasets, files, jobs, reasons, topology
+from pandaserver.taskbuffer import counters, datasets, files, jobs, reasons, retries, topology
 from pandaserver.taskbuffer.database import Connection
 from pandaserver.taskbuffer.work import NewWork
 from pandaserver.taskbuffer.work import add as add_work
@@ -46,6 +46,7 @@ class _World:
     topology: Topology
     loads: dict[str, Load]
     replicas: dict[FileName, list[Replica]]
+    avoided: dict[int, set[str]]  # queues that jobs were sent away from
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ def _look_around(service: DataService, new: list[JobWithFiles]) -> _World:
     grid = service.buffer.read(topology.load)
     counts = service.buffer.read(jobs.count_by_queue_and_state)
     names = {(f.scope, f.lfn) for one in new for f in one.of_type(FileType.INPUT)}
-    return _World(grid, {name: _load(states) for name, states in counts.items()}, service.ddm.replicas(names))
+    avoided = service.buffer.read(lambda c: retries.avoided(c, [one.job.job_id for one in new]))
+    loads = {name: _load(states) for name, states in counts.items()}
+    return _World(grid, loads, service.ddm.replicas(names), avoided)
 
 
 def _load(states: dict[str, int]) -> Load:
@@ -106,7 +109,7 @@ def _plan(one: JobWithFiles, world: _World, loads: dict[str, Load], choose: Brok
     if missing:
         return Plan(one.job.job_id, missing=missing)
     at = Counter(endpoint for name in names for endpoint in {r.endpoint for r in world.replicas[name]})
-    choice = choose(one.job, world.topology.queues, loads, at)
+    choice = choose(one.job, world.topology.queues, loads, at, avoid=world.avoided.get(one.job.job_id, ()))
     if choice.queue is None:
         return Plan(one.job.job_id, choice=choice)
     endpoint = world.topology.queues[choice.queue].endpoint
@@ -212,7 +215,7 @@ def _name_outputs(connection: Connection, bunch: list[JobWithFiles], this: _Roun
         part = _dataset(block, DatasetType.SUB, members[0][0], endpoint, this.now, parent=dataset)
         datasets.add(connection, [parent, part])
         ids = [file.file_id for _, file in members]
-        files.set_status(connection, ids, FileStatus.UNKNOWN, block=block, destination=endpoint)
+        files.set_status(connection, ids, FileStatus.UNKNOWN, block=block, endpoint=endpoint)
         files.set_facts(connection, [_with_guid(file) for _, file in members if file.guid is None])
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 from pandaserver.dataservice.service import ask_add
 from pandaserver.errors import Conflict, NotFound, StaleAttempt
+from pandaserver.jobdispatcher.meter import ActivityMeter
 from pandaserver.jobdispatcher.policy import DispatchPolicy
 from pandaserver.jobdispatcher.tokens import is_token, job_token
 from pandaserver.model.attempt import ClaimRequest, PilotReport
@@ -15,7 +16,7 @@ from pandaserver.model.file import File
 from pandaserver.model.grid import Queue
 from pandaserver.model.job import Job
 from pandaserver.model.states import QUEUED, WITH_PILOT, JobState
-from pandaserver.taskbuffer import activity, attempts, counters, files, jobs, topology
+from pandaserver.taskbuffer import attempts, counters, files, jobs, topology
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.database import Connection
 
@@ -37,12 +38,12 @@ class Claim:
     lease_s: float
 
 
-@dataclass(frozen=True)
 class Dispatcher:
     """JobDispatcher over a TaskBuffer."""
 
-    buffer: TaskBuffer
-    policy: DispatchPolicy
+    def __init__(self, buffer: TaskBuffer, policy: DispatchPolicy) -> None:
+        self.buffer, self.policy = buffer, policy
+        self.meter = ActivityMeter(buffer)
 
     def get_jobs(self, requests: Sequence[ClaimRequest]) -> list[Claim | None]:
         """Give each request a job or nothing, all in one transaction; a request repeated gets its job again.
@@ -50,7 +51,13 @@ class Dispatcher:
         Raises:
             NotFound: there is no such queue.
         """
-        return self.buffer.run(lambda c: self._claim_all(c, requests))
+        claims = self.buffer.run(lambda c: self._claim_all(c, requests))
+        for request, claim in zip(requests, claims, strict=True):
+            self.meter.note(request.queue, "requests")
+            if claim is not None:
+                self.meter.note(request.queue, "jobs")
+        self.meter.write_due()
+        return claims
 
     def update_jobs(self, reports: Sequence[PilotReport]) -> list[str | None]:
         """Take the words of pilots, all in one transaction; give back the command for each, None mostly.
@@ -59,7 +66,11 @@ class Dispatcher:
             NotFound: there is no such job.
             StaleAttempt: the attempt is over or was never this pilot's; nothing is changed.
         """
-        return self.buffer.run(lambda c: self._update_all(c, reports))
+        updated = self.buffer.run(lambda c: self._update_all(c, reports))
+        for job in updated:
+            self.meter.note(job.site or "", "updates")
+        self.meter.write_due()
+        return [job.command for job in updated]
 
     def _claim_all(self, connection: Connection, requests: Sequence[ClaimRequest]) -> list[Claim | None]:
         queues = topology.load(connection).queues
@@ -75,10 +86,9 @@ class Dispatcher:
                 f"there is no queue {request.queue}; known are {known}", field="siteName", value=request.queue
             )
         now = self.buffer.now()
-        job = attempts.claimed_by(connection, request)
-        if job is None:
-            job = attempts.claim(connection, request, now=now, lease_s=self.policy.sent_lease_s)
-            activity.note(connection, request.queue, now, requests=1, jobs=int(job is not None))
+        earlier = attempts.claimed_by(connection, request)
+        wanted = replace(request, request_id="") if earlier.spent else request
+        job = earlier.job or attempts.claim(connection, wanted, now=now, lease_s=self.policy.sent_lease_s)
         if job is None:
             return None
         details = jobs.details_of(connection, [job.job_id])[job.job_id]
@@ -92,15 +102,13 @@ class Dispatcher:
             lease_s=self.policy.lease_s,
         )
 
-    def _update_all(self, connection: Connection, reports: Sequence[PilotReport]) -> list[str | None]:
+    def _update_all(self, connection: Connection, reports: Sequence[PilotReport]) -> list[Job]:
         secret = counters.secret(connection, TOKEN_SECRET)
         locked = jobs.load(connection, [r.job_id for r in reports], lock=True)
-        commands = []
         for report in reports:
             job = _checked(locked.get(report.job_id), report, secret)
             locked[job.job_id] = self._update(connection, job, report)
-            commands.append(job.command)
-        return commands
+        return [locked[report.job_id] for report in reports]
 
     def _update(self, connection: Connection, job: Job, report: PilotReport) -> Job:
         """Apply one word of the current attempt; one that was said before changes nothing."""
@@ -108,8 +116,6 @@ class Dispatcher:
         if job.state not in WITH_PILOT:
             _check_same(attempts.outcome(connection, job), job, report)
             return job
-        if job.site:
-            activity.note(connection, job.site, now, updates=1)
         texts = {"log_extract": report.log_extract, "stdout_tail": report.stdout_tail, "metadata": report.metadata}
         jobs.save_details(connection, job.job_id, **{name: text for name, text in texts.items() if text})
         if report.last_word:

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from pandaserver.dataservice.ending import Ending, end_badly
+from pandaserver.dataservice.retrying import after_failure, rebroker
 from pandaserver.dataservice.service import ask_setup
 from pandaserver.model.codes import JobError
-from pandaserver.model.file import FileStatus, FileType
 from pandaserver.model.job import Job, JobWithFiles
+from pandaserver.model.retry import RULES, RetryRule
 from pandaserver.model.states import QUEUED, JobState
 from pandaserver.model.timeouts import Timeout, TimeoutAction
 from pandaserver.taskbuffer import attempts, files, jobs
@@ -31,6 +31,7 @@ class Watcher:
 
     buffer: TaskBuffer
     rules: tuple[Timeout, ...]
+    retry_rules: tuple[RetryRule, ...] = RULES
 
     def run_once(self) -> int:
         """Apply each rule to at most a batch of jobs; tell how many were changed."""
@@ -42,7 +43,29 @@ class Watcher:
         suspects = self.buffer.read(lambda c: _suspects(c, rule, before, now))
         if not suspects:
             return 0
-        return self.buffer.run(lambda c: _act(c, rule, suspects, before, now=self.buffer.now()))
+        return self.buffer.run(lambda c: self._act(c, rule, suspects, before))
+
+    def _act(self, connection: Connection, rule: Timeout, suspects: Sequence[int], before: datetime) -> int:
+        locked = files.load_jobs(connection, suspects, lock=True)
+        late = [one for one in locked if rule.covers(one.job) and _clock(one.job, rule) < before]
+        for one in late:
+            log.info("job %d: %s for more than %d s, %s", one.job.job_id, rule.state, rule.after_s, rule.action)
+            self._act_on(connection, one, rule)
+        return len(late)
+
+    def _act_on(self, connection: Connection, one: JobWithFiles, rule: Timeout) -> None:
+        now, what = self.buffer.now(), "no word from the pilot" if rule.heartbeat else f"still {rule.state}"
+        reason = f"{what} for more than {rule.after_s} s"
+        error = JobError(rule.family, rule.code, reason)
+        ending = Ending(state=_end(one.job, rule), reason=reason, errors=(error,))
+        if rule.heartbeat:
+            attempts.end(connection, one.job, attempts.LOST, now=now)
+        if rule.action is TimeoutAction.RETRY:
+            after_failure(connection, one, ending, rules=self.retry_rules, now=now)
+        elif rule.action is TimeoutAction.REASSIGN:
+            reassign(connection, one, reason, now)
+        else:
+            end_badly(connection, [one], ending, now)
 
 
 def _suspects(connection: Connection, rule: Timeout, before: datetime, now: datetime) -> list[int]:
@@ -54,35 +77,8 @@ def _suspects(connection: Connection, rule: Timeout, before: datetime, now: date
     return [job.job_id for job in found]
 
 
-def _act(connection: Connection, rule: Timeout, suspects: Sequence[int], before: datetime, *, now: datetime) -> int:
-    locked = files.load_jobs(connection, suspects, lock=True)
-    late = [one for one in locked if rule.covers(one.job) and _clock(one.job, rule) < before]
-    for one in late:
-        log.info("job %d: %s for more than %d s, %s", one.job.job_id, rule.state, rule.after_s, rule.action)
-        act_on(connection, one, rule, now)
-    return len(late)
-
-
 def _clock(job: Job, rule: Timeout) -> datetime:
     return job.modified_at if rule.heartbeat else job.state_since
-
-
-def act_on(connection: Connection, one: JobWithFiles, rule: Timeout, now: datetime) -> None:
-    """Do what a rule says to one job."""
-    what = "no word from the pilot" if rule.heartbeat else f"still {rule.state}"
-    reason = f"{what} for more than {rule.after_s} s"
-    error = JobError(rule.family, rule.code, reason)
-    if rule.heartbeat:
-        attempts.end(connection, one.job, attempts.LOST, now=now)
-    if rule.action is TimeoutAction.RETRY and one.job.may_retry():
-        jobs.add_errors(connection, one.job, [error], now)
-        lost = one.job.failed_attempts + 1
-        text = f"{reason}, tried again"
-        jobs.change_state(connection, [one.job], JobState.ACTIVATED, now=now, reason=text, failed_attempts=lost)
-    elif rule.action is TimeoutAction.REASSIGN:
-        reassign(connection, one, reason, now)
-    else:
-        end_badly(connection, [one], Ending(state=_end(one.job, rule), reason=reason, errors=(error,)), now)
 
 
 def _end(job: Job, rule: Timeout) -> JobState:
@@ -94,13 +90,9 @@ def _end(job: Job, rule: Timeout) -> JobState:
 def reassign(connection: Connection, one: JobWithFiles, reason: str, now: datetime) -> None:
     """Let the brokerage choose again; a job that was activated goes to the front (priority at least 100)."""
     job = one.job
-    forget: dict[str, Any] = {"dispatch_dataset": None} | ({} if job.pinned else {"site": None})
-    if job.state is JobState.ACTIVATED:
-        forget |= {"priority": max(job.priority, 100)}
-    ids = [f.file_id for f in one.files if f.type is FileType.INPUT]
-    files.set_status(connection, ids, FileStatus.UNKNOWN, block=None)
     if job.state is JobState.DEFINED:
-        jobs.touch(connection, [job.job_id], now)
+        jobs.restart_clock(connection, [job.job_id], now)
+        ask_setup(connection, [job.job_id], now)
     elif job.state in QUEUED:
-        jobs.change_state(connection, [job], JobState.DEFINED, now=now, reason=f"{reason}, reassigned", **forget)
-    ask_setup(connection, [job.job_id], now)
+        forward = {"priority": max(job.priority, 100)} if job.state is JobState.ACTIVATED else {}
+        rebroker(connection, one, reason=f"{reason}, reassigned", now=now, **forward)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +41,12 @@ class Broker(Protocol):
     """Chooses a queue for a job."""
 
     def __call__(
-        self, job: Job, queues: Mapping[str, Queue], loads: Mapping[str, Load], inputs_at: Mapping[str, int]
+        self,
+        job: Job,
+        queues: Mapping[str, Queue],
+        loads: Mapping[str, Load],
+        inputs_at: Mapping[str, int],
+        *,
+        avoid: Collection[str] = (),
     ) -> Choice:
-        """Choose; `inputs_at` is the number of the job's input files at each endpoint."""
+        """Choose; `inputs_at` is the number of the job's input files at each endpoint, `avoid` where it failed."""

@@ -12,6 +12,11 @@ class FileType(StrEnum):
     INPUT = "input"
     OUTPUT = "output"
     LOG = "log"
+    OLD_LOG = "oldlog"  # of an attempt before the last
+
+
+OUTPUTS = (FileType.OUTPUT, FileType.LOG)  # what the last attempt makes
+SUBMITTED = (FileType.INPUT, *OUTPUTS)
 
 
 class FileStatus(StrEnum):
@@ -46,6 +51,7 @@ class File(NewFile):
     file_id: int
     job_id: int
     block: str | None = None  # dispatch dataset of an input, _sub dataset of an output
+    endpoint: str | None = None  # where an output shall end, known when the job has a site
     status: FileStatus = FileStatus.UNKNOWN
 
 

@@ -105,9 +105,9 @@ class Job:
         """Say whether somebody wants this job dead."""
         return self.command == KILL_COMMAND
 
-    def may_retry(self) -> bool:
-        """Say whether a lost attempt may be followed by another: maxAttempt, or twice where the user said nothing."""
-        return not self.kill_requested and self.failed_attempts + 1 < (self.max_attempt or 2)
+    def may_retry(self, most: int = 0) -> bool:
+        """Say whether a failed attempt may be followed by another: `most`, maxAttempt, or twice where nobody said."""
+        return not self.kill_requested and self.failed_attempts + 1 < (most or self.max_attempt or 2)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,6 @@ class TimeoutAction(StrEnum):
 
     RETRY = "retry"  # another attempt if the job may have one, else failed
     REASSIGN = "reassign"  # back to defined: choose a site again
-    ACTIVATE = "activate"
     FAIL = "fail"
     CLOSE = "close"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -71,18 +71,25 @@ def _new_attempt(job: Job, request: ClaimRequest, now: datetime, lease_s: float)
     }
 
 
-def claimed_by(connection: Connection, request: ClaimRequest) -> Job | None:
-    """Find the job that this very request got before, while that attempt still lives."""
+@dataclass(frozen=True)
+class Earlier:
+    """What a request got before: its job while that attempt lives, and whether its id is spent."""
+
+    job: Job | None = None
+    spent: bool = False
+
+
+def claimed_by(connection: Connection, request: ClaimRequest) -> Earlier:
+    """Find what this very request of this pilot got before."""
     if not request.request_id:
-        return None
-    statement = sa.select(_attempts.c.job_id, _attempts.c.number).where(
-        _attempts.c.request_id == request.request_id,
-        _attempts.c.pilot == request.pilot,
-        _attempts.c.ended_at.is_(None),
-    )
-    row = connection.execute(statement).first()
-    job = jobs.load(connection, [row.job_id]).get(row.job_id) if row else None
-    return job if job is not None and row is not None and job.attempt == row.number else None
+        return Earlier()
+    columns = (_attempts.c.job_id, _attempts.c.number, _attempts.c.ended_at)
+    same = sa.and_(_attempts.c.pilot == request.pilot, _attempts.c.request_id == request.request_id)
+    row = connection.execute(sa.select(*columns).where(same)).one_or_none()
+    if row is None:
+        return Earlier()
+    job = jobs.load(connection, [row.job_id]).get(row.job_id) if row.ended_at is None else None
+    return Earlier(job if job is not None and job.attempt == row.number else None, spent=True)
 
 
 def renew(connection: Connection, job: Job, *, now: datetime, lease_s: float, **columns: Any) -> None:

@@ -15,9 +15,9 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.engine import Connection as Connection  # what work is done on, for rooms without sqlalchemy
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
-from pandaserver.errors import ConfigError
+from pandaserver.errors import ConfigError, UncertainCommit
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ Work = Callable[[Connection], T]
 ATTEMPTS = 10
 MYSQL_RETRY = {1213, 1205}  # deadlock, lock wait timeout: the whole transaction is gone, run it again
 MYSQL_GONE = {2006, 2013, 2014, 2045, 2055}  # the connection is gone before the work was committed
+_MYSQL_DUPLICATE = 1062
 _WORK_ADDED = "panda_work_added"
 
 
@@ -58,7 +59,7 @@ class Database:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return once(work)
-            except OperationalError as error:
+            except DBAPIError as error:
                 if attempt == ATTEMPTS or not worth_retrying(error):
                     raise
                 log.info("transaction runs again after %s (attempt %d)", error.orig, attempt)
@@ -67,8 +68,7 @@ class Database:
 
     def _write_once(self, work: Work[T]) -> T:
         with self.writer.connect() as connection:
-            with connection.begin():
-                result = work(connection)
+            result = _in_transaction(connection, work)
             if connection.info.pop(_WORK_ADDED, False):
                 self.work_added.set()
             return result
@@ -78,17 +78,46 @@ class Database:
             return work(connection)
 
 
+def _in_transaction(connection: Connection, work: Work[T]) -> T:
+    """Run work and commit; a connection lost during the commit leaves open whether it was done: not to be done again.
+
+    Raises:
+        UncertainCommit: ask the database, or repeat a request that may come twice.
+    """
+    committing = False
+    try:
+        with connection.begin():
+            result = work(connection)
+            committing = True
+    except DBAPIError as error:
+        if committing and is_gone(error):
+            raise UncertainCommit(f"the database went away during a commit: {error.orig}") from error
+        raise
+    return result
+
+
 def note_work_added(connection: Connection) -> None:
     """Wake the background threads of this process when the transaction commits."""
     connection.info[_WORK_ADDED] = True
 
 
-def worth_retrying(error: OperationalError) -> bool:
-    """Say whether the database asks to run the transaction again."""
-    if error.connection_invalidated:
-        return True
-    code = error.orig.args[0] if error.orig is not None and error.orig.args else None
-    return code in MYSQL_RETRY | MYSQL_GONE or "database is locked" in str(error.orig)
+def worth_retrying(error: DBAPIError) -> bool:
+    """Say whether running the transaction again may help.
+
+    Duplicates are among the reasons: of two equal requests at the same moment one inserts first, and the other, run
+    again, finds what that one did.
+    """
+    duplicate = isinstance(error, IntegrityError) and (_code(error) == _MYSQL_DUPLICATE or "UNIQUE" in str(error.orig))
+    return duplicate or is_gone(error) or _code(error) in MYSQL_RETRY or "database is locked" in str(error.orig)
+
+
+def is_gone(error: DBAPIError) -> bool:
+    """Say whether the connection was lost."""
+    return error.connection_invalidated or _code(error) in MYSQL_GONE
+
+
+def _code(error: DBAPIError) -> object:
+    return error.orig.args[0] if error.orig is not None and error.orig.args else None
 
 
 def _engine(url: str, *, begin: str) -> Engine:

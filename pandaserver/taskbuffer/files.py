@@ -46,9 +46,25 @@ def load_jobs(connection: Connection, job_ids: Iterable[int], *, lock: bool = Fa
 
 def set_status(connection: Connection, file_ids: Sequence[int], status: FileStatus, **columns: Any) -> None:
     """Set the status, and other columns, of files."""
+    set_columns(connection, file_ids, status=status.value, **columns)
+
+
+def set_columns(connection: Connection, file_ids: Sequence[int], **columns: Any) -> None:
+    """Set columns of files."""
     if file_ids:
-        values = {"status": status.value} | columns
-        connection.execute(sa.update(_files).where(_files.c.file_id.in_(list(file_ids))).values(values))
+        connection.execute(sa.update(_files).where(_files.c.file_id.in_(list(file_ids))).values(columns))
+
+
+def copy(connection: Connection, patterns: Sequence[File]) -> None:
+    """Write further files of accepted jobs, as the patterns say, under ids of their own."""
+    if patterns:
+        connection.execute(sa.insert(_files), [_copied_row(file) for file in patterns])
+
+
+def _copied_row(file: File) -> dict[str, Any]:
+    row = vars(file) | {"type": file.type.value, "status": file.status.value}
+    del row["file_id"]
+    return row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,6 +170,12 @@ def touch(connection: Connection, job_ids: Sequence[int], now: datetime) -> None
     connection.execute(sa.update(_jobs).where(_jobs.c.job_id.in_(sorted(job_ids))).values(modified_at=now))
 
 
+def restart_clock(connection: Connection, job_ids: Sequence[int], now: datetime) -> None:
+    """Let the time in their state begin anew for jobs that stay where they are."""
+    values = {"state_since": now, "modified_at": now}
+    connection.execute(sa.update(_jobs).where(_jobs.c.job_id.in_(sorted(job_ids))).values(values))
+
+
 def set_command(connection: Connection, job_ids: Sequence[int], command: str) -> None:
     """Leave a command that the pilot gets with its next heartbeat."""
     connection.execute(sa.update(_jobs).where(_jobs.c.job_id.in_(sorted(job_ids))).values(command=command))

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pandaserver.errors import ConfigError, PandaError
 from pandaserver.model.codes import ErrorFamily
+from pandaserver.model.file import OUTPUTS, FileType
 from pandaserver.model.job import Job
 from pandaserver.model.states import FINAL, JobState
 from pandaserver.taskbuffer import jobs, schema
@@ -30,6 +31,7 @@ COUNT_LIMIT = 200_000  # rows looked at for one count; more is told as partial
 _STATEMENT_LIMIT_S = 20  # a page never keeps the database busy for longer
 
 _jobs = schema.jobs
+_MADE = (*OUTPUTS, FileType.OLD_LOG)
 
 
 class Unreadable(PandaError):
@@ -230,7 +232,7 @@ class Relative:
 
 def makers(connection: Connection, names: Sequence[tuple[str, str]], limit: int = 200) -> list[Relative]:
     """Find the jobs that made files, given as (scope, lfn)."""
-    return _relatives(connection, names, ("output", "log"), limit=limit)
+    return _relatives(connection, names, _MADE, limit=limit)
 
 
 def users(connection: Connection, names: Sequence[tuple[str, str]], limit: int = 200) -> list[Relative]:
@@ -240,7 +242,7 @@ def users(connection: Connection, names: Sequence[tuple[str, str]], limit: int =
 
 def makers_by_name(connection: Connection, lfn: str, limit: int = 10) -> list[Relative]:
     """Find the jobs that made files of a name, in whatever scope, the newest first."""
-    match = sa.and_(schema.files.c.lfn == lfn, schema.files.c.type.in_(("output", "log")))
+    match = sa.and_(schema.files.c.lfn == lfn, schema.files.c.type.in_(_MADE))
     rows = connection.execute(_with_jobs().where(match).order_by(_jobs.c.job_id.desc()).limit(limit))
     return [Relative(r.lfn, r.job_id, JobState(r.state), r.name) for r in rows]
 

@@ -27,8 +27,16 @@ class RecordedReason:
 
 
 def add(connection: Connection, reasons: Sequence[RecordedReason]) -> None:
-    """Record reasons."""
+    """Record what was said in one round; rounds of the same jobs that led nowhere are forgotten."""
     if reasons:
+        ids = {r.job_id for r in reasons}
+        chosen = sa.select(_reasons.c.job_id, _reasons.c.at).where(
+            _reasons.c.job_id.in_(ids), _reasons.c.verdict == "chosen"
+        )
+        kept = {(row.job_id, row.at) for row in connection.execute(chosen)}
+        rounds = sa.select(_reasons.c.job_id, _reasons.c.at).distinct().where(_reasons.c.job_id.in_(ids))
+        for job_id, at in {(row.job_id, row.at) for row in connection.execute(rounds)} - kept:
+            connection.execute(sa.delete(_reasons).where(_reasons.c.job_id == job_id, _reasons.c.at == at))
         connection.execute(sa.insert(_reasons), [vars(r) | {"reason": r.reason[:500]} for r in reasons])
 
 

@@ -166,6 +166,22 @@ job_errors = _table(
     Index("ix_errors_code", "at", "family", "code"),
 )
 
+retry_decisions = _table(
+    "retry_decisions",
+    "what the retry rules said of each failed attempt; a job done `elsewhere` avoids the queue",
+    Column("decision_id", Id, primary_key=True, autoincrement=True),
+    _job_id(),
+    Column("attempt", Integer, nullable=False),
+    _text("queue", Short),
+    Column("rule", Short, nullable=False),
+    Column("action", State, nullable=False, comment="retry, elsewhere, more_memory, more_wall_time, no_retry"),
+    Column("passive", sa.Boolean, nullable=False),
+    Column("done", sa.Boolean, nullable=False, comment="another attempt follows by this rule"),
+    _text("reason", String(500)),
+    Column("at", UTC6, nullable=False),
+    Index("ix_decisions_job", "job_id", "decision_id"),
+)
+
 brokerage_reasons = _table(
     "brokerage_reasons",
     "why a job went to a site and not to the others",
@@ -190,7 +206,8 @@ files = _table(
     Column("guid", Short),
     _text("dataset"),
     Column("block", Name),
-    Column("destination", Short),
+    Column("destination", Short, comment="where the user wants an output"),
+    Column("endpoint", Short, comment="where that is, since the job has a site"),
     Column("status", State, nullable=False),
     Column("size_bytes", sa.BigInteger),
     Column("checksum", Short),
@@ -223,7 +240,7 @@ attempts = _table(
     Column("usage", sa.JSON, nullable=False),
     Column("report", sa.JSON, comment="the pilot's last word, until the adder has worked it off"),
     Index("ix_attempts_lease", "ended_at", "lease_until"),
-    Index("ix_attempts_request", "request_id"),
+    Index("uq_attempts_request", "pilot", "request_id", unique=True),
 )
 
 ready = _table(

@@ -11,8 +11,8 @@ from pandaserver.errors import BadInput, NotAllowed, NotFound
 from pandaserver.model.attempt import Attempt
 from pandaserver.model.codes import ErrorFamily, JobError, TaskBufferError
 from pandaserver.model.job import KILL_COMMAND, JobWithFiles
-from pandaserver.model.states import QUEUED, WITH_PILOT, JobState
-from pandaserver.taskbuffer import attempts, files, jobs, reasons
+from pandaserver.model.states import AFTER_PILOT, QUEUED, WITH_PILOT, JobState
+from pandaserver.taskbuffer import attempts, files, jobs, reasons, retries
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.database import Connection
 
@@ -68,7 +68,8 @@ def _kill(connection: Connection, buffer: TaskBuffer, job_ids: Sequence[int], *,
     if foreign and not operator:
         text = f"job {foreign[0].job_id} belongs to {foreign[0].owner}, not to {dn}; nothing was killed"
         raise NotAllowed(text, field="job_ids", value=foreign[0].job_id)
-    queued = [one for one in found.values() if one.job.state in QUEUED]
+    without_pilot = QUEUED | AFTER_PILOT - {JobState.HOLDING}
+    queued = [one for one in found.values() if one.job.state in without_pilot]
     placed = [one.job.job_id for one in found.values() if one.job.state in WITH_PILOT | {JobState.HOLDING}]
     error = JobError(ErrorFamily.TASKBUFFER, TaskBufferError.KILL, f"killed by {dn}")
     end_badly(
@@ -86,9 +87,23 @@ def why(buffer: TaskBuffer, job_id: int) -> list[reasons.RecordedReason]:
     Raises:
         NotFound: there is no such job.
     """
+    _must_exist(buffer, job_id)
+    return buffer.read(lambda c: reasons.of_job(c, job_id))
+
+
+def retries_of(buffer: TaskBuffer, job_id: int) -> list[retries.RecordedDecision]:
+    """Tell what was decided after each failed attempt of a job.
+
+    Raises:
+        NotFound: there is no such job.
+    """
+    _must_exist(buffer, job_id)
+    return buffer.read(lambda c: retries.of_job(c, job_id))
+
+
+def _must_exist(buffer: TaskBuffer, job_id: int) -> None:
     if not buffer.read(lambda c: jobs.load(c, [job_id])):
         raise NotFound(f"there is no job {job_id}", field="job_id", value=job_id)
-    return buffer.read(lambda c: reasons.of_job(c, job_id))
 
 
 def _limit(job_ids: Sequence[int]) -> None:

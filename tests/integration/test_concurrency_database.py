@@ -401,7 +401,6 @@ def test_the_same_request_twice_at_the_same_moment_gets_one_job(buffer: TaskBuff
 
 
 @pytest.mark.mysql
-@pytest.mark.xfail(strict=True, reason="a request that comes again while it is being answered gets a second job")
 def test_the_same_request_again_while_it_is_answered_gets_the_same_job(
     mariadb_buffer: TaskBuffer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

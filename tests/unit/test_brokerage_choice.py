@@ -130,3 +130,19 @@ def test_a_pinned_job_goes_where_it_was_pinned_however_loaded() -> None:
     choice = pick(job, queue("A"), queue("B"), loads={"B": Load(queued=10_000)}, at={"A_DISK": 50})
     assert choice.queue == "B"
     assert {v.queue: v.verdict for v in choice.verdicts} == {"A": "rejected", "B": "chosen"}
+
+
+def test_a_queue_where_the_job_failed_is_taken_only_when_no_other_can() -> None:
+    best, other = queue("A"), queue("B", memory_mb=2000)
+    loads = {"B": Load(queued=1000)}
+    choice = choose(ANY, {"A": best, "B": other}, loads, {}, avoid={"A", "gone"})
+    assert choice.queue == "B"
+    assert {v.queue: v.reason for v in choice.verdicts if v.verdict == "rejected"} == {"A": "failed there before"}
+    large = asks(memory_mb=3000)
+    assert choose(large, {"A": best, "B": other}, loads, {}, avoid={"A"}) == pick(large, best, other, loads=loads)
+    assert choose(ANY, {"A": best, "B": other}, loads, {}, avoid={"A", "B"}).queue == "A"
+
+
+def test_a_refusal_says_more_than_that_the_job_failed_there() -> None:
+    choice = choose(asks(memory_mb=3000), {"A": queue("A", memory_mb=1), "B": queue("B")}, {}, {}, avoid=["A"])
+    assert [v.reason for v in choice.verdicts if v.queue == "A"] == ["3000 MB of memory asked, 1 MB there"]

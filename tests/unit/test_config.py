@@ -81,6 +81,14 @@ def test_the_smallest_file_is_enough(write, tmp_path):
     assert (config.database.write, config.database.read) == ("sqlite:////tmp/panda.db", "")
 
 
+def test_fewer_requests_may_wait_than_there_are_threads(write):
+    assert load(write("[server]\nthreads = 8\n[dispatch]\nparked_max = 7\n")).dispatch.parked_max == 7
+    assert load(write("[server]\nthreads = 8\n")).dispatch.parked_max is None
+    for most in (8, 9):
+        text = mistaken(write, f"[server]\nthreads = 8\n[dispatch]\nparked_max = {most}\n")
+        assert f"parked_max = {most}" in text and "threads, 8" in text
+
+
 def test_every_value_is_read(write, tmp_path):
     config = load(
         write("""

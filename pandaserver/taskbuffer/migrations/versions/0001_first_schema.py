@@ -346,7 +346,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("attempts", schema=None) as batch_op:
         batch_op.create_index("ix_attempts_lease", ["ended_at", "lease_until"], unique=False)
-        batch_op.create_index("ix_attempts_request", ["request_id"], unique=False)
+        batch_op.create_index("uq_attempts_request", ["pilot", "request_id"], unique=True)
 
     op.create_table(
         "brokerage_reasons",
@@ -412,7 +412,8 @@ def upgrade() -> None:
         sa.Column("guid", sa.String(length=64), nullable=True),
         sa.Column("dataset", sa.String(length=255), server_default="", nullable=False),
         sa.Column("block", sa.String(length=255), nullable=True),
-        sa.Column("destination", sa.String(length=64), nullable=True),
+        sa.Column("destination", sa.String(length=64), nullable=True, comment="where the user wants an output"),
+        sa.Column("endpoint", sa.String(length=64), nullable=True, comment="where that is, since the job has a site"),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=True),
         sa.Column("checksum", sa.String(length=64), nullable=True),
@@ -512,3 +513,34 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("ready", schema=None) as batch_op:
         batch_op.create_index("ix_ready_job", ["job_id"], unique=False)
+
+    op.create_table(
+        "retry_decisions",
+        sa.Column(
+            "decision_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
+        ),
+        sa.Column("job_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("queue", sa.String(length=64), server_default="", nullable=False),
+        sa.Column("rule", sa.String(length=64), nullable=False),
+        sa.Column(
+            "action",
+            sa.String(length=16),
+            nullable=False,
+            comment="retry, elsewhere, more_memory, more_wall_time, no_retry",
+        ),
+        sa.Column("passive", sa.Boolean(), nullable=False),
+        sa.Column("done", sa.Boolean(), nullable=False, comment="another attempt follows by this rule"),
+        sa.Column("reason", sa.String(length=500), server_default="", nullable=False),
+        sa.Column("at", schema.UTC6(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["jobs.job_id"], name=op.f("fk_retry_decisions_job_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("decision_id", name=op.f("pk_retry_decisions")),
+        comment="what the retry rules said of each failed attempt; a job done `elsewhere` avoids the queue",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+    )
+    with op.batch_alter_table("retry_decisions", schema=None) as batch_op:
+        batch_op.create_index("ix_decisions_job", ["job_id", "decision_id"], unique=False)
