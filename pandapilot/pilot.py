@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from pandapilot.failures import CannotWork, NotAuthorised, ServerRefused, Server
 from pandapilot.jobs import InvalidJob, Job, job_from_wire
 from pandapilot.queues import endpoints_from_wire, queue_from_wire
 from pandapilot.runner import JobRunner, Site, Tools
+from pandapilot.server import JobAnswer
 from pandapilot.states import Outcome, Phase, next_phase
 from pandapilot.text import printable
 
@@ -72,17 +74,29 @@ class Pilot:
         """Ask until there is a job or no use in asking; also tell when the answered question was first put."""
         patient_until = self._clock.now() + self._settings.idle_s
         while self._may_take_job():
-            asked, request = self._clock.now(), self._request()
-            wire = self._answered(
-                partial(self._tools.server.get_job, request), patience_s=self._settings.final_update_s
-            )
-            if wire:
-                return asked, self._accept(wire)
-            if self._clock.now() + self._settings.poll_interval_s > patient_until:
+            asked = self._clock.now()
+            wait_s = int(min(self._settings.wait_s, patient_until - asked, self._remaining_s()))
+            request = self._request() | ({"wait": wait_s} if wait_s > 0 else {})
+            answer = self._answered(partial(self._ask, request), patience_s=self._settings.final_update_s)
+            if answer.job:
+                return asked, self._accept(answer.job)
+            pause_s = self._pause_s(answer, asked)
+            if self._clock.now() + pause_s > patient_until:
                 logger.info("no job for queue %s", self._settings.queue)
                 break
-            pause(self._clock, self._settings.poll_interval_s, self._tools.signals.check)
+            pause(self._clock, pause_s, self._tools.signals.check)
         return self._clock.now(), None
+
+    def _ask(self, request: dict[str, Any]) -> JobAnswer:
+        waiting = self._tools.signals.ending_the_wait() if "wait" in request else nullcontext()
+        with waiting:
+            return self._tools.server.get_job(request)
+
+    def _pause_s(self, answer: JobAnswer, asked: float) -> float:
+        """Tell when to ask again: as the server says, or in the usual time, of which its waiting was a part."""
+        if answer.retry_after_s is not None:
+            return answer.retry_after_s
+        return max(0.0, asked + self._settings.poll_interval_s - self._clock.now())
 
     def _may_take_job(self) -> bool:
         enough = self._settings.max_jobs and self._jobs >= self._settings.max_jobs

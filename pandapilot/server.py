@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 CONNECT_S = 5.0
 READ_S = 20.0
 GET_JOB_READ_S = 60.0
+LONGEST_RETRY_AFTER_S = 3600.0
 ANSWER_LIMIT_BYTES = 32 * 1024 * 1024
 DOWNLOAD_LIMIT_BYTES = 512 * 1024 * 1024
 DOWNLOAD_S = 1800.0
@@ -49,6 +50,14 @@ class UpdateAnswer:
         return "tobekilled" in self.commands
 
 
+@dataclass(frozen=True)
+class JobAnswer:
+    """What the server says to a request for a job: the job, or none and perhaps when to ask again."""
+
+    job: dict[str, Any] | None = None
+    retry_after_s: float | None = None
+
+
 class Server:
     """The calls of the PanDA server that a pilot needs; each is one try and may be repeated."""
 
@@ -68,15 +77,19 @@ class Server:
         """Return the JSON object of all storage endpoints."""
         return self._object(self._fetch("GET", "/cache/ddmendpoints.json"))
 
-    def get_job(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """Ask for a job; a repeated request must carry the same requestId. None means that there is none."""
-        answer = self._object(self._fetch("POST", "/server/panda/getJob", body=request, read_s=GET_JOB_READ_S))
+    def get_job(self, request: dict[str, Any]) -> JobAnswer:
+        """Ask for a job; a repeated request must carry the same requestId.
+
+        With `wait` the server may take so many seconds longer to answer.
+        """
+        read_s = GET_JOB_READ_S + request.get("wait", 0)
+        answer = self._object(self._fetch("POST", "/server/panda/getJob", body=request, read_s=read_s))
         status = _status_code(answer)
         if status in _NO_PERMISSION:
             raise NotAuthorised(403, _words(answer))
         if status not in (_STATUS_OK, _STATUS_NO_JOB):
             logger.warning("the server gave no job: status %s, %s", status, _words(answer))
-        return answer if status == _STATUS_OK else None
+        return JobAnswer(job=answer) if status == _STATUS_OK else JobAnswer(retry_after_s=_retry_after_s(answer))
 
     def update_job(self, update: dict[str, Any]) -> UpdateAnswer:
         """Tell the server how a job is doing."""
@@ -191,6 +204,15 @@ def _status_code(answer: dict[str, Any]) -> int:
         return int(answer.get("StatusCode", -1))
     except (TypeError, ValueError):
         return -1
+
+
+def _retry_after_s(answer: dict[str, Any]) -> float | None:
+    """Read when to come again; nonsense and more than an hour count as nothing said."""
+    try:
+        seconds = float(answer.get("retryAfter") or 0)
+    except (TypeError, ValueError):
+        return None
+    return seconds if 0 < seconds <= LONGEST_RETRY_AFTER_S else None
 
 
 def _words(answer: dict[str, Any]) -> str:

@@ -44,6 +44,7 @@ class Settings:
     max_jobs: int = 0
     idle_s: float = 60.0
     poll_interval_s: float = 10.0
+    wait_s: float = 30.0
     heartbeat_s: float = 0.0
     final_update_s: float = 1200.0
     looping_s: float = 10800.0

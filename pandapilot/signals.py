@@ -1,9 +1,11 @@
-"""Signals to the pilot: only remembered when they come, and acted upon at the next safe place."""
+"""Signals to the pilot: remembered when they come, and acted upon at the next safe place."""
 
 from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from pandapilot.codes import SIGNAL_CODES
@@ -18,7 +20,7 @@ class Signals:
     def __init__(self) -> None:
         """Start with nothing received."""
         self.received: int | None = None
-        self._raised = False
+        self._raised = self._waiting = False
 
     def install(self) -> None:
         """Take over the signals by which batch systems and people stop a pilot, whatever the parent had set."""
@@ -30,6 +32,18 @@ class Signals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received = number
+            if self._waiting:
+                self.check()
+
+    @contextmanager
+    def ending_the_wait(self) -> Iterator[None]:
+        """Let a signal raise Interrupted at once: only where the pilot holds nothing and waits for long."""
+        self.check()
+        self._waiting = True
+        try:
+            yield
+        finally:
+            self._waiting = False
 
     def check(self) -> None:
         """Raise Interrupted, once, if a signal was received."""

@@ -12,19 +12,22 @@ from flask import Flask
 from pandaserver import config as configuration
 from pandaserver.background.duties import DutyRoster
 from pandaserver.background.pool import WorkPool
-from pandaserver.background.wiring import Periods, handlers, roster
+from pandaserver.background.wiring import Periods, handlers, roster, telling
 from pandaserver.brokerage.choice import choose
 from pandaserver.config import Config
 from pandaserver.dataservice.ddm.callback import CallbackSender
 from pandaserver.dataservice.ddm.local import LocalDDM
 from pandaserver.dataservice.service import DataService
 from pandaserver.errors import ConfigError
+from pandaserver.externalinterface.retry_rules import load_retry_rules
 from pandaserver.externalinterface.sites import load_topology
 from pandaserver.jobdispatcher.dispatcher import Dispatcher
+from pandaserver.jobdispatcher.parking import JOBS_SEEN, ParkingLot
 from pandaserver.jobdispatcher.policy import DispatchPolicy
 from pandaserver.model.grid import Topology
+from pandaserver.model.retry import RetryRule
 from pandaserver.model.timeouts import Timeout, with_overrides
-from pandaserver.taskbuffer import migrate, topology
+from pandaserver.taskbuffer import migrate, ready, topology
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.clock import Clock, utc_now
 from pandaserver.taskbuffer.database import Database
@@ -46,12 +49,14 @@ class Installation:
     config: Config
     topology: Topology
     timeouts: tuple[Timeout, ...]
+    retry_rules: tuple[RetryRule, ...]
 
 
 def read_installation(path: Path) -> Installation:
     """Read the configuration and what belongs to it; raise ConfigError when anything of it is wrong."""
     config = configuration.load(path)
-    return Installation(config, load_topology(config.grid.sites), with_overrides(config.timeouts, f"{path} [timeouts]"))
+    grid, timeouts = load_topology(config.grid.sites), with_overrides(config.timeouts, f"{path} [timeouts]")
+    return Installation(config, grid, timeouts, load_retry_rules(config.retry, grid.queues))
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,17 @@ class PandaServer:
 
     def start(self) -> None:
         """Start the background threads; call it after any fork."""
+        self.rooms.parking.start()
         self.pool.start()
         self.duties.start()
 
+    def send_waiting_away(self) -> None:
+        """Answer the requests that wait for a job: this process is about to end."""
+        self.rooms.parking.stop()
+
     def stop(self) -> None:
         """Stop taking work; what is committed will be done by another process or the next one."""
+        self.send_waiting_away()
         self.pool.stop()
         self.duties.stop()
 
@@ -89,19 +100,22 @@ def create_app(installation: Installation, clock: Clock = utc_now, *, callback: 
     migrate.check_current(database)
     buffer = TaskBuffer(database, clock)
     buffer.run(lambda c: topology.save(c, installation.topology))
-    data = DataService(buffer, _ddm(config, buffer), choose)
+    data = DataService(buffer, _ddm(config, buffer), choose, installation.retry_rules)
     config.cache.directory.mkdir(parents=True, exist_ok=True)
+    parking = _parking(config, buffer)
     rooms = Rooms(
         config=config,
         buffer=buffer,
         dispatcher=Dispatcher(buffer, DispatchPolicy(config.dispatch.lease_s, config.dispatch.sent_lease_s)),
         data=data,
         sandbox=SandboxStore(buffer, config.cache.directory, config.cache.max_upload_mb * 1024 * 1024),
+        parking=parking,
+        timeouts=installation.timeouts,
     )
     identities = IdentityCache(TrustStore(config.server.ca_dir))
     pool = WorkPool(
         buffer,
-        handlers(data, callback or _callback(config)),
+        telling(handlers(data, callback or _callback(config)), parking.look_soon),
         threads=config.background.threads,
         lease_s=config.background.lease_s,
         give_up_after_s=config.background.give_up_after_s,
@@ -114,6 +128,11 @@ def create_app(installation: Installation, clock: Clock = utc_now, *, callback: 
         pool=pool,
         duties=DutyRoster(buffer, roster(data, installation.timeouts, periods)),
     )
+
+
+def _parking(config: Config, buffer: TaskBuffer) -> ParkingLot:
+    most = config.dispatch.parked_max or config.server.threads // 2
+    return ParkingLot(lambda queues: buffer.read(lambda c: ready.first_jobs(c, queues, JOBS_SEEN)), most)
 
 
 def _ddm(config: Config, buffer: TaskBuffer) -> LocalDDM:

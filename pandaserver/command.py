@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from pandaserver import config as configuration
@@ -65,14 +66,26 @@ def _start(installation: Installation, options: argparse.Namespace) -> None:
         servers.append(create_app(installation))
         return servers[0].application
 
+    def each(act: Callable[[PandaServer], None]) -> Callable[[], None]:
+        def act_on_all() -> None:
+            for server in servers:
+                act(server)
+
+        return act_on_all
+
     migrate.check_current(Database(config.database.write))
     EmbeddedServer(
-        _embedded(config, options.pid_file, lambda: servers[0].start(), lambda: servers[0].stop()),
+        replace(
+            _embedded(config, options.pid_file),
+            on_worker_start=each(PandaServer.start),
+            on_worker_told_to_stop=each(PandaServer.send_waiting_away),
+            on_worker_stop=each(PandaServer.stop),
+        ),
         create,  # type: ignore[arg-type]
     ).run()
 
 
-def _embedded(config: Config, pid_file: Path | None, start: object, stop: object) -> EmbeddedSettings:
+def _embedded(config: Config, pid_file: Path | None = None) -> EmbeddedSettings:
     server = config.server
     return EmbeddedSettings(
         host=server.host,
@@ -84,8 +97,6 @@ def _embedded(config: Config, pid_file: Path | None, start: object, stop: object
         threads=server.threads,
         pidfile=pid_file,
         log_level=server.log_level.lower(),
-        on_worker_start=start,  # type: ignore[arg-type]
-        on_worker_stop=stop,  # type: ignore[arg-type]
     )
 
 
@@ -101,7 +112,7 @@ def _check(installation: Installation, options: argparse.Namespace) -> int:
     """Try everything the server will need, and say of each whether it is good."""
     findings, config = {"configuration": "good"}, installation.config
     trials: dict[str, Callable[[], object]] = {
-        "certificates": lambda: check_files(_embedded(config, None, print, print)),
+        "certificates": lambda: check_files(_embedded(config)),
         "database": lambda: migrate.check_current(Database(config.database.write)),
     }
     for name, trial in trials.items():

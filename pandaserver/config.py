@@ -81,10 +81,12 @@ class CacheSection:
 
 @dataclass(frozen=True, kw_only=True)
 class DispatchSection:
-    """Leases of attempts, in seconds."""
+    """Leases of attempts, and pilots that wait for a job with an open request."""
 
     lease_s: float = 7200
     sent_lease_s: float = 1800
+    wait_max_s: float = 60
+    parked_max: int | None = None  # in each process; half of the threads where empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,14 @@ class GridSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RetrySection:
+    """What follows a failed attempt: rules of the installation, in front of the built-in ones."""
+
+    rules: Path | None = None
+    builtin: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """All of the server's configuration."""
 
@@ -126,6 +136,7 @@ class Config:
     background: BackgroundSection
     ddm: DDMSection
     grid: GridSection
+    retry: RetrySection
     timeouts: dict[str, int] = field(default_factory=dict)  # state.subject -> seconds, where not the built-in ones
 
 
@@ -138,6 +149,7 @@ SECTIONS: dict[str, type[Any]] = {
     "background": BackgroundSection,
     "ddm": DDMSection,
     "grid": GridSection,
+    "retry": RetrySection,
 }
 
 
@@ -168,6 +180,7 @@ def load(path: Path) -> Config:
     database: DatabaseSection = parts["database"]
     urls = {name: _beside(url, path.parent) for name, url in vars(database).items()}
     parts["database"] = DatabaseSection(**urls)
+    _check_parked(parts["dispatch"], parts["server"], f"{path} [dispatch]")
     seconds = _seconds(dict(parser["timeouts"]) if "timeouts" in parser else {}, f"{path} [timeouts]")
     return Config(**parts, timeouts=seconds)
 
@@ -238,8 +251,9 @@ _MAX_PORT = 65535
 
 def _check_numbers(section: Any, where: str) -> None:
     """No period, lease, size or number of threads makes sense as zero."""
-    for key, value in vars(section).items():
-        if isinstance(value, int | float) and (value <= 0 or (key == "port" and value > _MAX_PORT)):
+    numbers = {k: v for k, v in vars(section).items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    for key, value in numbers.items():
+        if value <= 0 or (key == "port" and value > _MAX_PORT):
             rule = f"a port from 1 to {_MAX_PORT}" if key == "port" else "a number above 0"
             raise ConfigError(f"{where} {key} = {value}: {rule} is expected", field=key, value=value)
 
@@ -259,6 +273,14 @@ def _check_dns(identity: IdentitySection, where: str) -> None:
             if not dn.startswith("/") or "=" not in dn:
                 text = f"{where} {key}: {dn!r} is no DN in slash form, such as /DC=org/O=Grid/CN=Alice; one per line"
                 raise ConfigError(text, field=key, value=dn)
+
+
+def _check_parked(dispatch: DispatchSection, server: ServerSection, where: str) -> None:
+    """Requests that wait in every thread would hold up all others."""
+    most = dispatch.parked_max
+    if most is not None and most >= server.threads:
+        text = f"{where} parked_max = {most}: it must be less than [server] threads, {server.threads}"
+        raise ConfigError(text, field="parked_max", value=most)
 
 
 def _seconds(overrides: dict[str, str], where: str) -> dict[str, int]:

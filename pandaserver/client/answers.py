@@ -105,6 +105,32 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class Timeout:
+    """How long jobs of a kind may stay in a state, or a pilot be silent (`heartbeat`), and what happens then."""
+
+    state: str
+    subject: str
+    after_s: int
+    action: str
+    family: str
+    code: int
+    heartbeat: bool
+
+    @classmethod
+    def from_wire(cls, told: Any) -> Timeout:
+        """Read one rule."""
+        return cls(
+            state=str(told["state"]),
+            subject=str(told["subject"]),
+            after_s=int(told["after_s"]),
+            action=str(told["action"]),
+            family=str(told["family"]),
+            code=int(told["code"]),
+            heartbeat=bool(told["heartbeat"]),
+        )
+
+
+@dataclass(frozen=True)
 class ReplicaInfo:
     """One copy of a file."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from pandaserver.client.answers import FileInfo, JobInfo, Reason, Submitted
+from pandaserver.client.answers import FileInfo, JobInfo, Reason, Submitted, Timeout
 from pandaserver.client.connection import PAUSES_S, Connection
 from pandaserver.client.download import Download, fetch
 from pandaserver.client.failures import FileTrouble, StrangeAnswer
@@ -95,6 +95,10 @@ class PandaClient:
         """Count jobs by queue and state."""
         call = "statistics/job_stats_by_site"
         return _by_name(self._connection.get(call), call)
+
+    def timeouts(self) -> list[Timeout]:
+        """Tell how long a job may stay in each state, and what happens then."""
+        return _each(Timeout.from_wire, self._connection.get("system/get_timeouts"), "system/get_timeouts")
 
     def files(self, dataset: str) -> list[FileInfo]:
         """List the files of a dataset with their copies."""

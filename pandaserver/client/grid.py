@@ -1,4 +1,4 @@
-"""Commands about what is on the grid: sites, whoami, files, download."""
+"""Commands about the grid and what is on it: sites, timeouts, whoami, files, download."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pandaserver.client.answers import Timeout
 from pandaserver.client.api import PandaClient
 from pandaserver.client.download import Download
 from pandaserver.client.failures import ExitCode, NotAuthenticated
@@ -65,6 +66,28 @@ def _moment(value: object) -> str:
     return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value)
 
 
+def timeouts(client: PandaClient, options: argparse.Namespace, output: Output) -> ExitCode:
+    """Show how long jobs may stay in each state."""
+    rules = client.timeouts()
+    columns = ("state", "jobs", "after", "since", "then", "error")
+    rows = [(r.state, r.subject, duration(r.after_s), _since(r), r.action, f"{r.family} {r.code}") for r in rules]
+    output.result([asdict(rule) for rule in rules], Table(columns, rows, empty="no timeouts"))
+    return ExitCode.OK
+
+
+def _since(rule: Timeout) -> str:
+    return "last word of the pilot" if rule.heartbeat else "change of state"
+
+
+def duration(seconds: int) -> str:
+    """Write a time as people say it: 2 d, 12 h, 1 h 30 min."""
+    parts, left = [], seconds
+    for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        number, left = divmod(left, length_s)
+        parts += [f"{number} {unit}"] if number else []
+    return " ".join(parts) or "0 s"
+
+
 def files(client: PandaClient, options: argparse.Namespace, output: Output) -> ExitCode:
     """Show the files of a dataset."""
     found = client.files(options.dataset)
@@ -102,5 +125,7 @@ def add_commands(
     parser.set_defaults(run=download)
     parser = commands.add_parser("sites", parents=[common], help="show queues and how busy they are")
     parser.set_defaults(run=sites)
+    parser = commands.add_parser("timeouts", parents=[common], help="show how long jobs may stay in each state")
+    parser.set_defaults(run=timeouts)
     parser = commands.add_parser("whoami", parents=[common], help="show whom the server sees")
     parser.set_defaults(run=whoami)

@@ -11,6 +11,8 @@ from pandaserver.config import Config
 from pandaserver.dataservice.service import DataService
 from pandaserver.errors import BadInput
 from pandaserver.jobdispatcher.dispatcher import Dispatcher
+from pandaserver.jobdispatcher.parking import ParkingLot
+from pandaserver.model.timeouts import Timeout
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.userinterface.sandbox import SandboxStore
 from pandaserver.web.identity import Identity
@@ -34,6 +36,8 @@ class Rooms:
     dispatcher: Dispatcher
     data: DataService
     sandbox: SandboxStore
+    parking: ParkingLot
+    timeouts: tuple[Timeout, ...]
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def _file(file: File) -> dict[str, Any]:
         "prodDBlock": file.dataset if is_input else None,
         "dispatchDBlock": file.block if is_input else None,
         "destinationDBlock": None if is_input else file.block or file.dataset,
-        "destinationSE": file.destination,
+        "destinationSE": file.endpoint or file.destination,
         "fsize": file.size_bytes,
         "checksum": file.checksum,
         "scope": file.scope,

@@ -12,6 +12,7 @@ from flask import Blueprint, Request, Response, request
 
 from pandaserver import errors
 from pandaserver.errors import PandaError
+from pandaserver.model.job import KILL_COMMAND
 from pandaserver.web import pilotwire, values
 from pandaserver.web.access import check_access
 from pandaserver.web.body import read_parameters
@@ -28,6 +29,7 @@ STATUS: dict[type[PandaError], int] = {  # the most special first
     errors.NotAllowed: 403,
     errors.NotFound: 404,
     errors.Conflict: 409,
+    errors.UncertainCommit: 503,
     errors.DDMError: 503,
     PandaError: 500,
 }
@@ -98,17 +100,21 @@ def _legacy_answer(server: Server, call: Call) -> Response:
         return legacy_error(error, pilot=call.role is Role.PILOT)
     if isinstance(data, str):
         return Response(data, mimetype="text/plain")
-    return as_json(values.plain(data, marked_times=False))
+    return _with_retry_after(as_json(values.plain(data, marked_times=False)), data)
 
 
 def legacy_error(error: PandaError, *, pilot: bool = False) -> Response:
     """Write an error as the old dialect says it; a pilot of a job that is not there is told to stop."""
     status = http_status(error)
     _log_refusal(error, status)
+    return as_json(refusal_of(error, pilot=pilot), status)
+
+
+def refusal_of(error: PandaError, *, pilot: bool) -> dict[str, Any]:
+    """Say an error in the old dialect, without its status."""
+    status = http_status(error)
     told = legacy_refusal(error.message, status, field=error.field, value=error.value)
-    if pilot and status == 404:
-        told["command"] = "tobekilled"
-    return as_json(told, status)
+    return told | {"command": KILL_COMMAND} if pilot and status == 404 else told
 
 
 def legacy_refusal(text: str, status: int, **culprit: str | None) -> dict[str, Any]:
@@ -131,7 +137,8 @@ def _v1_answer(server: Server, call: Call) -> Response:
         _log_refusal(error, status)
         http = status if error.field == _UNREADABLE or isinstance(error, errors.TooLarge) else 200
         return as_json(v1_refusal(error.message, status, field=error.field, value=error.value), http)
-    return as_json({"success": True, "message": "", "data": values.plain(data, marked_times=True)})
+    told = {"success": True, "message": "", "data": values.plain(data, marked_times=True)}
+    return _with_retry_after(as_json(told), data)
 
 
 def _log_refusal(error: PandaError, status: int) -> None:
@@ -142,3 +149,10 @@ def _log_refusal(error: PandaError, status: int) -> None:
 def as_json(data: Any, status: int = 200) -> Response:
     """Write JSON."""
     return Response(json.dumps(data), status, mimetype="application/json")
+
+
+def _with_retry_after(response: Response, data: Any) -> Response:
+    """Say it in the header too, where the answer says when to come again."""
+    if isinstance(data, dict) and "retryAfter" in data:
+        response.headers["Retry-After"] = str(data["retryAfter"])
+    return response

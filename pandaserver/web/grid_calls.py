@@ -6,6 +6,7 @@ from typing import Any
 
 from pandaserver.errors import BadInput
 from pandaserver.externalinterface import ddm_events, information
+from pandaserver.externalinterface.retry_rules import rule_data
 from pandaserver.web import values
 from pandaserver.web.calls import Call, Caller, Param, Role
 from pandaserver.web.identity import compact_name
@@ -30,6 +31,27 @@ def get_attributes(caller: Caller) -> dict[str, Any]:
     }  # fmt: skip
     environment = {f"GRST_CRED_AUTH_TOKEN_{n}": f"VOMS {f}" for n, f in enumerate(who.fqans if who else ())}
     return {"identity": seen, "parameters": {}, "environment": environment}
+
+
+def get_timeouts(caller: Caller) -> list[dict[str, Any]]:
+    """Tell how long a job may stay in each state, and what happens then."""
+    return [
+        {
+            "state": rule.state.value,
+            "subject": rule.subject,
+            "after_s": rule.after_s,
+            "action": rule.action.value,
+            "family": rule.family.value,
+            "code": int(rule.code),
+            "heartbeat": rule.heartbeat,
+        }
+        for rule in caller.rooms.timeouts
+    ]
+
+
+def get_retry_rules(caller: Caller) -> list[dict[str, Any]]:
+    """Tell by which rules failed attempts are followed by others, in the order in which they are asked."""
+    return [rule_data(rule) for rule in caller.rooms.data.retry_rules]
 
 
 def stats_by_site(caller: Caller) -> dict[str, dict[str, int]]:
@@ -70,6 +92,8 @@ _DATASET = Param("dataset", values.text)
 GRID_CALLS = (
     Call("system/is_alive", "isAlive", Role.ANYONE, is_alive),
     Call("system/get_attributes", "getAttr", Role.ANYONE, get_attributes),
+    Call("system/get_timeouts", "getTimeouts", Role.ANYONE, get_timeouts),
+    Call("system/get_retry_rules", "getRetryRules", Role.ANYONE, get_retry_rules),
     Call("statistics/job_stats_by_site", "getJobStatisticsPerSite", Role.ANYONE, stats_by_site),
     Call("queue/list", "getSiteSpecs", Role.ANYONE, list_queues),
     Call("queue/get", "getSiteSpec", Role.ANYONE, get_queue, (Param("queue", values.text, also=("siteName",)),)),

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from wsgiref.types import WSGIApplication
 
@@ -37,7 +38,10 @@ def nothing() -> None:
 
 @dataclass(frozen=True)
 class EmbeddedSettings:
-    """What the embedded server needs to know; the hooks run in each worker, after its start and before its end."""
+    """What the embedded server needs to know.
+
+    The hooks run in each worker: after its start, when it has been told to end, and before its end.
+    """
 
     host_cert: Path
     host_key: Path
@@ -50,6 +54,7 @@ class EmbeddedSettings:
     access_log: bool = False
     log_level: str = "info"
     on_worker_start: Callable[[], None] = nothing
+    on_worker_told_to_stop: Callable[[], None] = nothing
     on_worker_stop: Callable[[], None] = nothing
 
 
@@ -100,6 +105,7 @@ def options(settings: EmbeddedSettings) -> dict[str, object]:
         "errorlog": "-",
         "loglevel": settings.log_level,
         "post_worker_init": lambda _worker: settings.on_worker_start(),
+        "worker_int": lambda _worker: settings.on_worker_told_to_stop(),
         "worker_exit": lambda _server, worker: _stop(settings, worker),
     }
 
@@ -197,6 +203,11 @@ class PatientWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has
         if not kept:
             util.close_graceful(conn.sock, timeout=GOODBYE_TIMEOUT_S)
         return kept
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end at SIGTERM; requests that wait for something are to hear of it, and not in a signal handler."""
+        super().handle_exit(sig, frame)
+        self.method_queue.defer(lambda: self.cfg.worker_int(self))
 
     def finish_request(self, conn: Any, done: Future[Any]) -> None:
         """Forget a connection that its thread has closed; leave the others to gunicorn."""

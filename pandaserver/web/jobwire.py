@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pandaserver.errors import BadInput
-from pandaserver.model.file import FileType, NewFile, default_scope
+from pandaserver.model.file import SUBMITTED, FileType, NewFile, default_scope
 from pandaserver.model.job import NewJob
 from pandaserver.web import values
 from pandaserver.web.attributes import FILE_ATTRIBUTES, FILES, JOB_ATTRIBUTES, UNSET
@@ -171,7 +171,7 @@ def _read_file(file: Any, where: str, dataset_of_job: Mapping[str, str]) -> NewF
     for name, (form, rule) in _FORMS.items():
         if texts[name] and not form.fullmatch(texts[name]):
             raise BadInput(f"{where}: {name} is not acceptable: {rule}", field=name, value=texts[name])
-    if texts["type"] not in {t.value for t in FileType}:
+    if texts["type"] not in SUBMITTED:
         raise BadInput(f"{where}: type is input, output or log", field="type", value=texts["type"])
     kind = FileType(texts["type"])
     dataset = _dataset(told, kind, where) or dataset_of_job["input" if kind is FileType.INPUT else "output"]

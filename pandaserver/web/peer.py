@@ -1,7 +1,9 @@
-"""Gives the application behind the embedded server the client's certificates under the names that Apache uses."""
+"""Tells the application behind the embedded server of its client: certificates, under the names that Apache uses."""
 
 from __future__ import annotations
 
+import select
+import socket
 import ssl
 from collections.abc import Iterable
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -28,6 +30,17 @@ def client_variables(connection: object) -> dict[str, str]:
         return {"SSL_CLIENT_VERIFY": "NONE"}
     numbered = {f"SSL_CLIENT_CERT_CHAIN_{number}": pem for number, pem in enumerate(issuers)}
     return {"SSL_CLIENT_VERIFY": "SUCCESS", "SSL_CLIENT_CERT": leaf, **numbered}
+
+
+def is_still_there(connection: object) -> bool:
+    """Say whether a client that waits for its answer has not closed the connection; yes where nobody can know."""
+    if not isinstance(connection, socket.socket):
+        return True
+    if connection.fileno() < 0:
+        return False
+    closed = select.poll()
+    closed.register(connection, select.POLLRDHUP)  # errors and a full close are always told
+    return not closed.poll(0)
 
 
 def verified_chain(connection: ssl.SSLSocket) -> list[str]:

@@ -1,31 +1,98 @@
-"""Calls that pilots make: get a job, tell what becomes of it."""
+"""Calls that pilots make: get jobs, tell what becomes of them."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pandaserver.errors import StaleAttempt
+from pandaserver.errors import BadInput, PandaError, StaleAttempt
+from pandaserver.jobdispatcher.dispatcher import Claim, Dispatcher
+from pandaserver.jobdispatcher.parking import LotFull, Wait
+from pandaserver.model.attempt import PilotReport
 from pandaserver.model.job import KILL_COMMAND
+from pandaserver.web import pilotwire
 from pandaserver.web.calls import Call, Caller, Role
-from pandaserver.web.pilotwire import FAILED, OK, read_claim, read_report, write_claim
+from pandaserver.web.dialects import refusal_of
+from pandaserver.web.peer import is_still_there
+from pandaserver.web.pilotwire import FAILED, OK, write_claim, write_claims, write_no_job
+
+_RETRY_AFTER_S = (5, 15)  # somewhere between, so that pilots do not come back together
 
 
 def get_job(caller: Caller, told: dict[str, Any]) -> dict[str, Any]:
-    """Give a pilot a job, or say that there is none."""
-    (claim,) = caller.rooms.dispatcher.get_jobs([read_claim(told, caller.dn)])
-    return write_claim(claim)
+    """Give a pilot a job or several, or say that there is none, at once or after it has waited."""
+    request, number = pilotwire.read_claim(told, caller.dn), pilotwire.read_number_of_jobs(told)
+    requests = pilotwire.for_each_job(request, number)
+    wait = _wait(caller, told, f"{caller.dn} {request.request_id}" if request.request_id else "")
+    dispatcher = caller.rooms.dispatcher
+
+    def attempt() -> list[Claim]:
+        return [claim for claim in dispatcher.get_jobs(requests) if claim is not None]
+
+    try:
+        claims = caller.rooms.parking.wait_for(request.queue, attempt, wait)
+    except LotFull:
+        return write_no_job(random.randint(*_RETRY_AFTER_S))
+    if not claims:
+        return write_no_job()
+    return write_claims(claims) if number > 1 else write_claim(claims[0])
+
+
+def _wait(caller: Caller, told: Mapping[str, Any], key: str) -> Wait:
+    seconds = min(pilotwire.read_wait(told), caller.rooms.config.dispatch.wait_max_s)
+    return Wait(seconds, key, still_there=lambda: is_still_there(caller.environ.get("gunicorn.socket")))
 
 
 def update_job(caller: Caller, told: dict[str, Any]) -> dict[str, Any]:
     """Take a pilot's word; a pilot whose attempt is over is told to stop, and nothing changes."""
     try:
-        (command,) = caller.rooms.dispatcher.update_jobs([read_report(told, caller.dn)])
+        (command,) = caller.rooms.dispatcher.update_jobs([pilotwire.read_report(told, caller.dn)])
     except StaleAttempt as error:
-        return {"StatusCode": FAILED, "command": KILL_COMMAND, "message": error.message}
+        return _stale(error)
+    return _taken(command)
+
+
+def update_jobs_bulk(caller: Caller, told: dict[str, Any]) -> list[dict[str, Any]]:
+    """Take many words in one request, in their order; each has its own answer, and a bad one does no harm to others."""
+    updates = pilotwire.read_list_of_updates(told)
+    read = [_report_or_refusal(update, caller.dn) for update in updates]
+    answers = iter(_update_each(caller.rooms.dispatcher, [one for one in read if isinstance(one, PilotReport)]))
+    return [next(answers) if isinstance(one, PilotReport) else one for one in read]
+
+
+def _report_or_refusal(update: Any, pilot: str) -> PilotReport | dict[str, Any]:
+    try:
+        if not isinstance(update, dict):
+            raise BadInput(f"an update is an object, not {type(update).__name__}", field="jobList", value=update)
+        return pilotwire.read_report(update, pilot)
+    except BadInput as error:
+        return refusal_of(error, pilot=True)
+
+
+def _update_each(dispatcher: Dispatcher, reports: Sequence[PilotReport]) -> list[dict[str, Any]]:
+    """Apply words in one transaction; where one is refused, the others in halves, so that it is found quickly."""
+    if not reports:
+        return []
+    try:
+        return [_taken(command) for command in dispatcher.update_jobs(reports)]
+    except PandaError as error:
+        if len(reports) == 1:
+            return [_stale(error) if isinstance(error, StaleAttempt) else refusal_of(error, pilot=True)]
+    half = len(reports) // 2
+    return _update_each(dispatcher, reports[:half]) + _update_each(dispatcher, reports[half:])
+
+
+def _taken(command: str | None) -> dict[str, Any]:
     return {"StatusCode": OK, "command": command or "NULL"}
+
+
+def _stale(error: StaleAttempt) -> dict[str, Any]:
+    return {"StatusCode": FAILED, "command": KILL_COMMAND, "message": error.message}
 
 
 PILOT_CALLS = (
     Call("pilot/acquire_jobs", "getJob", Role.PILOT, get_job, writes=True, raw=True),
     Call("pilot/update_job", "updateJob", Role.PILOT, update_job, writes=True, raw=True),
+    Call("pilot/update_jobs_bulk", "updateJobsInBulk", Role.PILOT, update_jobs_bulk, writes=True, raw=True),
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pandaserver.errors import BadInput, shorten
@@ -36,6 +38,7 @@ _LARGEST, _LARGEST_CODE = 2**62, 2**31 - 1  # what the tables hold
 _UNSET = (None, "", "NULL", "None")
 _ADLER32 = re.compile(r"[0-9a-f]{1,8}")
 _MAX_REQUEST_ID, _MAX_LFN = 64, 255
+_MOST_JOBS, _MOST_UPDATES = 100, 1000  # in one call
 
 
 def read_claim(told: Mapping[str, Any], pilot: str) -> ClaimRequest:
@@ -71,10 +74,42 @@ def _request_id(told: Mapping[str, Any]) -> str:
     return request_id
 
 
-def write_claim(claim: Claim | None) -> dict[str, Any]:
-    """Write the answer to getJob; lists are comma-joined strings, position by position."""
-    if claim is None:
-        return {"StatusCode": NO_JOBS, "errorDialog": "no job for this queue now"}
+def read_number_of_jobs(told: Mapping[str, Any]) -> int:
+    """Read how many jobs a getJob request asks for."""
+    name = "n_jobs" if "n_jobs" in told else "nJobs"
+    number = _whole(told, name)
+    if number is not None and not 1 <= number <= _MOST_JOBS:
+        raise BadInput(f"{name}: from 1 to {_MOST_JOBS} jobs can be asked for at once", field=name, value=number)
+    return number or 1
+
+
+def read_wait(told: Mapping[str, Any]) -> float:
+    """Read for how many seconds the pilot would wait for an answer with a job."""
+    return _number(told, "wait", least=0) or 0.0
+
+
+def for_each_job(request: ClaimRequest, number: int) -> list[ClaimRequest]:
+    """Make a request for each of several jobs; each has a request id of its own, always the same."""
+    return [request, *(replace(request, request_id=_nth(request.request_id, n)) for n in range(1, number))]
+
+
+def _nth(request_id: str, number: int) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{number} {request_id}")) if request_id else ""
+
+
+def write_no_job(retry_after_s: int | None = None) -> dict[str, Any]:
+    """Say that there is no job, and when to ask again if that matters."""
+    answer: dict[str, Any] = {"StatusCode": NO_JOBS, "errorDialog": "no job for this queue now"}
+    return answer if retry_after_s is None else answer | {"retryAfter": retry_after_s}
+
+
+def write_claims(claims: Sequence[Claim]) -> dict[str, Any]:
+    """Write the answer to a getJob that asked for several jobs and gets some."""
+    return {"StatusCode": OK, "jobs": [write_claim(claim) for claim in claims]}
+
+
+def write_claim(claim: Claim) -> dict[str, Any]:
+    """Write the answer to getJob with a job; lists are comma-joined strings, position by position."""
     inputs = [f for f in claim.files if f.type is FileType.INPUT]
     outputs = [f for f in claim.files if f.type is FileType.OUTPUT]
     logs = [f for f in claim.files if f.type is FileType.LOG]
@@ -141,8 +176,8 @@ def _outputs(outputs: Sequence[File], logs: Sequence[File], endpoint: str) -> di
         "realDatasets": _join(f.dataset for f in every),
         "destinationDblock": _join(f.block or f.dataset for f in every),
         "destinationDBlockToken": _join("NULL" for _ in every),
-        "fileDestinationSE": _join(f.destination or "NULL" for f in every),
-        "destinationSE": every[0].destination or "NULL" if every else "NULL",
+        "fileDestinationSE": _join(f.endpoint or f.destination or "NULL" for f in every),
+        "destinationSE": every[0].endpoint or "NULL" if every else "NULL",
         "ddmEndPointOut": _join(endpoint for _ in every),
         "logFile": log.lfn if log else "NULL",
         "logGUID": (log.guid if log else None) or "NULL",
@@ -152,6 +187,20 @@ def _outputs(outputs: Sequence[File], logs: Sequence[File], endpoint: str) -> di
 
 def _join(parts: Any) -> str:
     return ",".join(parts)
+
+
+def read_list_of_updates(told: Mapping[str, Any]) -> list[Any]:
+    """Read what several updateJob requests in one are: a list, or JSON text of one."""
+    name = "job_list" if "job_list" in told else "jobList"
+    if told.get(name) in _UNSET:
+        raise BadInput(f"{name} is missing: a list of updates", field=name)
+    updates = _read(values.from_json, name, told[name])
+    if not isinstance(updates, list):
+        raise BadInput(f"{name}: a list is expected, not {type(updates).__name__}", field=name, value=updates)
+    if len(updates) > _MOST_UPDATES:
+        text = f"{name} has {len(updates)} updates, at most {_MOST_UPDATES} are taken at once"
+        raise BadInput(text, field=name)
+    return updates
 
 
 def read_report(told: Mapping[str, Any], pilot: str) -> PilotReport:

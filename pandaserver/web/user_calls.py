@@ -59,6 +59,24 @@ def get_reasons(caller: Caller, job_id: int) -> list[dict[str, Any]]:
     return [{"site": r.site, "verdict": r.verdict, "reason": r.reason, "weight": r.weight, "time": r.at} for r in found]
 
 
+def get_retries(caller: Caller, job_id: int) -> list[dict[str, Any]]:
+    """Tell what was decided after each failed attempt."""
+    found = manage.retries_of(caller.rooms.buffer, job_id)
+    return [
+        {
+            "attempt": r.attempt,
+            "site": r.queue,
+            "rule": r.rule,
+            "action": r.action.value,
+            "passive": r.passive,
+            "done": r.done,
+            "reason": r.reason,
+            "time": r.at,
+        }
+        for r in found
+    ]
+
+
 _HOW_TO_SEND = "no file came: send it as the part `file` of a multipart form (curl -F file=@NAME)"
 
 
@@ -93,6 +111,7 @@ USER_CALLS = (
         writes=True,
     ),
     Call("job/get_reasons", "getBrokerageReasons", Role.ANYONE, get_reasons, (Param("job_id", values.whole_number),)),
+    Call("job/get_retries", "getRetries", Role.ANYONE, get_retries, (Param("job_id", values.whole_number),)),
     Call(
         "file_server/upload_cache_file", "putFile", Role.USER, upload,
         (Param("file", _no_file, required=False),), writes=True, takes_file=True, legacy_answer=lambda _data: "True",

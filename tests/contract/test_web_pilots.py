@@ -38,7 +38,7 @@ ASK = {  # as pilot 3 asks
 def job(grid: Grid) -> dict[str, Any]:
     """A job with two inputs, two outputs and a log, as a pilot gets it."""
     grid.register("mc.test.evnt", "BNL_DISK", "in1.root", "in2.root")
-    told = analysis_job("in1.root", "in2.root", computingSite="BNL", jobName="name", jobParameters="-x 1")
+    told = analysis_job("in1.root", "in2.root", computingSite="BNL", jobName="name", jobParameters="-x 1", maxAttempt=1)
     told["Files"].append({"type": "output", "lfn": "second.json", "dataset": "group.higgs.other"})
     grid.submit(told)
     grid.work()

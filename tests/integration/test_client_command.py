@@ -344,6 +344,24 @@ def test_kill_of_somebody_elses_job(run: Run, stub: Stub) -> None:
 # --- the grid ---
 
 
+def test_timeouts(run: Run, stub: Stub) -> None:
+    rule = {"state": "running", "subject": "any", "after_s": 7200, "action": "retry", "heartbeat": True}
+    other = {"state": "holding", "subject": "analysis", "after_s": 5400, "action": "fail", "heartbeat": False}
+    codes = {"family": "jobDispatcher", "code": 100}
+    stub.on("system/get_timeouts", [rule | codes, other | codes])
+    code, out, _ = run("timeouts")
+    lines = [re.split(r"  +", line.strip()) for line in out.splitlines()]
+    assert code == 0 and lines == [
+        ["STATE", "JOBS", "AFTER", "SINCE", "THEN", "ERROR"],
+        ["running", "any", "2 h", "last word of the pilot", "retry", "jobDispatcher 100"],
+        ["holding", "analysis", "1 h 30 min", "change of state", "fail", "jobDispatcher 100"],
+    ]
+    assert json.loads(run("timeouts", "--json")[1]) == [rule | codes, other | codes]
+    stub.on("system/get_timeouts", [{"state": "running"}])
+    code, _, err = run("timeouts")
+    assert code != 0 and "too old" in err
+
+
 def test_sites(run: Run, stub: Stub) -> None:
     queue = {"atlas_site": "A", "status": "online", "corecount": 1, "maxrss": 2000, "maxtime": 5400}
     stub.on("queue/list", {"B_Q": {"status": "offline"}, "A_Q": queue})

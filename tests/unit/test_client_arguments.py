@@ -7,7 +7,7 @@ import pytest
 from pandaserver import __version__
 from pandaserver.client.main import main
 
-COMMANDS = ("submit", "status", "kill", "why", "wait", "files", "download", "sites", "whoami", "upload")
+COMMANDS = ("submit", "status", "kill", "why", "wait", "files", "download", "sites", "timeouts", "whoami", "upload")
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import requests
 from requests.adapters import BaseAdapter
 
 from pandapilot.failures import NotAuthorised, ServerRefused, ServerUnreachable, TlsFailed
-from pandapilot.server import Server, same_origin
+from pandapilot.server import JobAnswer, Server, same_origin
 from pandapilot.settings import Identity
 
 URL = "https://panda.example.org:25443"
@@ -102,15 +102,31 @@ def test_same_server_means_scheme_host_and_port(url, same):
 
 def test_job_is_given_or_not(server, network):
     answer(network, {"StatusCode": 0, "PandaID": 1})
-    assert server.get_job({"requestId": "r"})["PandaID"] == 1
+    assert server.get_job({"requestId": "r"}).job["PandaID"] == 1
     assert json.loads(network.seen[0][0].body) == {"requestId": "r"}
     for status in (20, "20", 30, None, "x"):
         answer(network, {"StatusCode": status})
-        assert server.get_job({}) is None
+        assert server.get_job({}) == JobAnswer()
     for status in (40, 70):
         answer(network, {"StatusCode": status, "message": "go away"})
         with pytest.raises(NotAuthorised, match="go away"):
             server.get_job({})
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [(7, 7), ("7", 7), (0.5, 0.5), (None, None), ("soon", None), (-1, None), (10**9, None), ("nan", None), ([1], None)],
+)
+def test_the_server_may_say_when_to_ask_again(server, network, said, seconds):
+    answer(network, {"StatusCode": 20, "retryAfter": said})
+    assert server.get_job({}) == JobAnswer(retry_after_s=seconds)
+
+
+@pytest.mark.parametrize(("told", "read_s"), [({}, 60), ({"wait": 30}, 90)])
+def test_an_answer_that_may_wait_has_more_time(server, network, told, read_s):
+    answer(network, {"StatusCode": 20})
+    server.get_job(told)
+    assert network.seen[0][1]["timeout"] == (5, read_s)
 
 
 @pytest.mark.parametrize(

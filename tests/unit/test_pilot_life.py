@@ -9,7 +9,7 @@ from pandapilot.logs import PilotLog
 from pandapilot.pilot import Pilot
 from pandapilot.report import Sender
 from pandapilot.runner import Tools
-from pandapilot.server import UpdateAnswer
+from pandapilot.server import JobAnswer, UpdateAnswer
 from pandapilot.settings import Identity, Settings
 from pandapilot.signals import Signals
 
@@ -51,7 +51,7 @@ class FakeServer:
         answer = self.answers.pop(0) if self.answers else None
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return answer if isinstance(answer, JobAnswer) else JobAnswer(answer)
 
     def update_job(self, update):
         self.updates.append(update)
@@ -91,6 +91,71 @@ def test_idle_pilot_asks_until_its_patience_ends(make):
     pilot.run()
     assert len(tools.server.requests) == 7
     assert len({request["requestId"] for request in tools.server.requests}) == 7
+
+
+def waited(request, tools):
+    """Be a server that lets the pilot wait as long as it would, and has nothing."""
+    tools.server.requests.append(request)
+    tools.clock.time += request.get("wait", 0)
+    return JobAnswer()
+
+
+def test_pilot_lets_the_server_wait_as_long_as_its_own_patience(make):
+    pilot, tools = make(idle_s=70, poll_interval_s=10, wait_s=30)
+    tools.server.get_job = lambda request: waited(request, tools)
+    pilot.run()
+    assert [request.get("wait") for request in tools.server.requests] == [30, 30, 10, None]
+    assert tools.clock.now() == 70
+    assert len({request["requestId"] for request in tools.server.requests}) == 4
+
+
+@pytest.mark.parametrize("more", [{"wait_s": 0}, {"idle_s": 0}, {"idle_s": 0.9}])
+def test_pilot_without_time_to_wait_does_not_ask_for_it(make, more):
+    pilot, tools = make(**more)
+    pilot.run()
+    assert tools.server.requests and not [request for request in tools.server.requests if "wait" in request]
+
+
+def test_pilot_waits_no_longer_than_it_may_take_jobs(make):
+    pilot, tools = make(lifetime_s=100, idle_s=60)
+    tools.clock.time = 75  # 10 s are kept for the end
+    tools.server.get_job = lambda request: waited(request, tools)
+    pilot.run()
+    assert tools.server.requests[0]["wait"] == 15
+
+
+def test_server_that_does_not_know_waiting_is_asked_in_the_usual_interval(make):
+    pilot, tools = make(idle_s=30, poll_interval_s=10, wait_s=30)
+    pilot.run()
+    assert (len(tools.server.requests), tools.clock.now()) == (4, 30)
+
+
+def test_pilot_comes_again_when_the_server_says(make):
+    pilot, tools = make(idle_s=30, poll_interval_s=10)
+    tools.server.answers = [JobAnswer(retry_after_s=3), JobAnswer(retry_after_s=4), bad_job()]
+    times = []
+    ask = tools.server.get_job
+    tools.server.get_job = lambda request: times.append(tools.clock.now()) or ask(request)
+    pilot.run()
+    assert times[:3] == pytest.approx([0, 3, 7])
+
+
+@pytest.mark.parametrize(("waits", "code"), [(True, None), (False, 1201)])
+def test_signal_breaks_off_waiting_and_nothing_else(make, waits, code):
+    """A waiting request is given up at once; an answer that comes without waiting is still heard."""
+    pilot, tools = make(wait_s=30 if waits else 0)
+
+    def get_job(request):
+        tools.signals._note(15, None)
+        return JobAnswer(bad_job())
+
+    tools.server.get_job = get_job
+    if waits:
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            pilot.run()
+    else:
+        pilot.run()
+    assert [final["pilotErrorCode"] for final in tools.server.finals()] == ([code] if code else [])
 
 
 def test_unanswered_question_is_repeated_as_it_was(make):
@@ -228,6 +293,7 @@ def test_signal_while_waiting_ends_the_pilot(make):
 
     def get_job(request):
         tools.signals.received = 15
+        return JobAnswer()
 
     tools.server.get_job = get_job
     with pytest.raises(Interrupted, match="SIGTERM"):
@@ -240,7 +306,7 @@ def test_signal_that_comes_with_a_job_fails_it_without_starting_anything(make):
 
     def get_job(request):
         tools.signals.received = 15
-        return bad_job()
+        return JobAnswer(bad_job())
 
     tools.server.get_job = get_job
     pilot.run()

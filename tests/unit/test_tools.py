@@ -450,7 +450,7 @@ def run_pytest(folder: Path, text: str, *arguments: str) -> subprocess.Completed
     (folder / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text(encoding="utf-8"), encoding="utf-8")
     (folder / "test_sample.py").write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "--rootdir", str(folder), "-p", "no:cacheprovider", str(folder)]
-    environment = {**os.environ, "PANDA_TEST_STARTED": "0"}
+    environment = {**os.environ, "PANDA_TEST_STARTED": "0", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tools'}"}
     return subprocess.run([*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
 

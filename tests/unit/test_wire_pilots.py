@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from pandaserver.errors import BadInput
 from pandaserver.model.codes import ErrorFamily, JobError
 from pandaserver.taskbuffer import schema
-from pandaserver.web.pilotwire import read_claim, read_report, write_claim
+from pandaserver.web.pilotwire import (
+    for_each_job,
+    read_claim,
+    read_list_of_updates,
+    read_number_of_jobs,
+    read_report,
+    read_wait,
+    write_no_job,
+)
 
 DN = "/DC=org/CN=Robot: Pilot"
 ASK = {  # as pilot 3 asks
@@ -98,7 +106,8 @@ def test_long_and_odd_texts_are_cut_to_what_columns_hold():
 
 
 def test_no_job_is_said_explicitly():
-    assert write_claim(None)["StatusCode"] == 20
+    assert write_no_job() == {"StatusCode": 20, "errorDialog": "no job for this queue now"}
+    assert write_no_job(7)["retryAfter"] == 7
 
 
 def test_the_last_word_of_a_pilot():
@@ -241,3 +250,51 @@ def test_anything_is_read_or_refused_with_its_field(told):
             read(good | told, DN)
         except BadInput as error:
             assert error.field
+
+
+@pytest.mark.parametrize(
+    ("told", "number"), [({}, 1), ({"nJobs": None}, 1), ({"nJobs": "7"}, 7), ({"n_jobs": 100}, 100), ({"nJobs": 1}, 1)]
+)
+def test_how_many_jobs(told, number):
+    assert read_number_of_jobs(told) == number
+
+
+@pytest.mark.parametrize("told", [{"nJobs": 0}, {"nJobs": 101}, {"n_jobs": -1}, {"nJobs": "x"}, {"nJobs": 1.5}])
+def test_other_numbers_of_jobs_are_refused(told):
+    assert refused(lambda told, _: read_number_of_jobs(told), told).field in told
+
+
+@pytest.mark.parametrize(("told", "seconds"), [({}, 0), ({"wait": ""}, 0), ({"wait": "30"}, 30), ({"wait": 0.5}, 0.5)])
+def test_how_long_to_wait(told, seconds):
+    assert read_wait(told) == seconds
+
+
+@pytest.mark.parametrize("wait", [-1, "soon", "nan", [], True])
+def test_other_waits_are_refused(wait):
+    assert refused(lambda told, _: read_wait(told), {"wait": wait}).field == "wait"
+
+
+def test_each_of_several_jobs_has_a_request_id_of_its_own_and_always_the_same():
+    request = read_claim({"siteName": "BNL", "requestId": "r" * 64, "mem": 7}, DN)
+    ids = [one.request_id for one in for_each_job(request, 100)]
+    assert ids[0] == "r" * 64 and len(set(ids)) == 100 and max(map(len, ids)) <= 64
+    assert [one.request_id for one in for_each_job(request, 3)] == ids[:3]
+    assert {one.memory_mb for one in for_each_job(request, 3)} == {7}
+    other = for_each_job(read_claim({"siteName": "BNL", "requestId": "s"}, DN), 100)
+    assert not set(ids) & {one.request_id for one in other}
+
+
+def test_several_jobs_without_request_id_have_none():
+    assert {one.request_id for one in for_each_job(read_claim({"siteName": "BNL"}, DN), 5)} == {""}
+
+
+@pytest.mark.parametrize("name", ["jobList", "job_list"])
+def test_a_list_of_updates_comes_as_list_or_as_text(name):
+    assert read_list_of_updates({name: [{"jobId": 1}]}) == [{"jobId": 1}]
+    assert read_list_of_updates({name: '[{"jobId": 1}]'}) == [{"jobId": 1}]
+    assert read_list_of_updates({name: []}) == []
+
+
+@pytest.mark.parametrize("told", [{}, {"jobList": None}, {"jobList": {}}, {"jobList": "[{"}, {"jobList": [{}] * 1001}])
+def test_other_lists_of_updates_are_refused(told):
+    assert refused(lambda told, _: read_list_of_updates(told), told).field == "jobList"

@@ -61,7 +61,7 @@ class Outcome:
             "z_mass_gev": peak.get("z_mass_gev"),
             "z_mass_error_gev": peak.get("z_mass_error_gev"),
             "files_moved": files_moved(self.jobs),
-            "plot": str(self.files["zpeak.png"]) if "zpeak.png" in self.files else None,
+            "plot": str(self.files["zpeak.png"].resolve()) if "zpeak.png" in self.files else None,
             "monitor": monitor_url,
         }
 
