@@ -7,6 +7,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -46,6 +47,12 @@ settings.load_profile("ci" if os.environ.get("CI") else "panda")
 
 
 # --- the rules of a run ---
+
+
+def pytest_configure() -> None:
+    """Let programs under test be interrupted, also where this run is in the background and ignores Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
