@@ -174,7 +174,8 @@ def test_a_server_killed_at_some_commits_loses_nothing_and_does_nothing_twice(gr
 @pytest.mark.recovery
 @ON_EITHER_SIDE
 def test_a_server_killed_at_any_commit_loses_nothing_and_does_nothing_twice(grid: Grid, before: bool) -> None:
-    lives = kill_at_each(grid, 1, before=before)
+    everywhere = grid.buffer.database.writer.dialect.name == "sqlite"  # the other database has the same commits
+    lives = kill_at_each(grid, 1 if everywhere else 4, before=before)
     print(f"killed {'before' if before else 'after'} each of {lives} commits: nothing lost, nothing done twice")
 
 

@@ -226,7 +226,7 @@ def check_history(history: list[Any], states: dict[int, str]) -> None:
     assert last == states
 
 
-@pytest.mark.parametrize("examples", [6, pytest.param(120, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [6, pytest.param(60, marks=pytest.mark.slow)])
 def test_any_life(prepared_url: str, pki: Pki, tmp_path: Path, examples: int) -> None:
     numbers, statistics = itertools.count(), Counter[str]()
     examples //= 3 if prepared_url.startswith("mysql") else 1
