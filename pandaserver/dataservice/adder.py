@@ -11,7 +11,7 @@ from typing import Any
 
 from pandaserver.dataservice.ending import Ending, end_badly
 from pandaserver.dataservice.retrying import after_failure
-from pandaserver.dataservice.service import CLOSE, DataService, ask_for_datasets
+from pandaserver.dataservice.service import CLOSE, FINISH, DataService, ask_for_datasets
 from pandaserver.dataservice.setupper import wake
 from pandaserver.errors import DDMFatal
 from pandaserver.model.attempt import OutputReport
@@ -144,6 +144,8 @@ def _conclude(connection: Connection, service: DataService, outcome: _Outcome) -
     else:
         _conclude_badly(connection, one, service, log_ready=bool(outcome.stored))
     ask_for_datasets(connection, CLOSE, {s.file.block for s in outcome.stored if s.file.block}, now)
+    # what was on its way may have arrived while nobody knew yet that it was waited for
+    ask_for_datasets(connection, FINISH, {s.file.block for s in outcome.stored if s.file.block and not s.there}, now)
 
 
 def _fact(stored: Stored) -> files.FileFact:
