@@ -165,6 +165,7 @@ def kill_at_each(grid: Grid, step: int, *, before: bool) -> int:
 ON_EITHER_SIDE = pytest.mark.parametrize("before", [False, True], ids=["after", "before"])
 
 
+@pytest.mark.recovery
 @ON_EITHER_SIDE
 def test_a_server_killed_at_some_commits_loses_nothing_and_does_nothing_twice(grid: Grid, before: bool) -> None:
     kill_at_each(grid, 17 if before else 13, before=before)
