@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -270,8 +270,3 @@ def _history(
 def _job(row: Row[Any]) -> Job:
     values = dict(row._mapping)
     return Job(**(values | {"state": JobState(values["state"])}))
-
-
-def as_columns(job: Job) -> dict[str, Any]:
-    """Give a job as plain columns, for rendering."""
-    return asdict(job)
