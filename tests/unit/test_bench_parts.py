@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +22,7 @@ from hypothesis import strategies as st
 
 from benchmark import calls, claim, claimer, drive, fill, floor, inside, life, messages, profiler, show
 from benchmark.load import Client, Part, Plan, Seen, clients_of, perform, read_plan
-from benchmark.processes import BenchError, Meter, Usage, kind_of, read_stat, session
+from benchmark.processes import BenchError, Meter, Usage, kind_of, read_stat, session, stop_session
 from benchmark.quantiles import quantile, summary_ms
 from benchmark.wire import Address, Wire, WireError, read_answer
 from pandaserver.errors import PandaError
@@ -66,10 +69,15 @@ def test_this_process_is_in_its_session() -> None:
 
 
 def test_a_meter_sees_what_is_used() -> None:
-    meter = Meter(web=os.getsid(0), db=0)
-    before = meter.read()
-    while (used := meter.read() - before).web_s < 0.05:
-        sum(range(200_000))
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
+    try:
+        meter = Meter(web=busy.pid, db=0)
+        before = meter.read()
+        while (used := meter.read() - before).web_s < 0.05:
+            assert busy.poll() is None
+            time.sleep(0.01)
+    finally:
+        stop_session(busy, patience_s=5)
     assert used.db_s == 0
     assert used.threads["main"] > 0
     assert used.total_s == used.web_s
