@@ -364,7 +364,6 @@ def test_missing_packages_end_the_run(test_tool: ModuleType, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], []),
         (["--only", "batch"], ["-m", "batch"]),
         (["--only=zoo", "-x"], ["-m", "zoo", "-x"]),
         (["tests/unit", "-k", "states", "--allow-skips"], ["tests/unit", "-k", "states", "--allow-skips"]),
@@ -372,6 +371,15 @@ def test_missing_packages_end_the_run(test_tool: ModuleType, monkeypatch: pytest
 )
 def test_arguments_for_pytest(test_tool: ModuleType, arguments: list[str], expected: list[str]) -> None:
     assert test_tool.pytest_arguments(*test_tool.parse_arguments(arguments)) == expected
+
+
+@pytest.mark.parametrize(("processors", "processes"), [(1, "1"), (2, "2"), (64, "4"), (None, "1")])
+def test_the_whole_run_uses_some_processors(
+    test_tool: ModuleType, monkeypatch: pytest.MonkeyPatch, processors: int | None, processes: str
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    given = test_tool.pytest_arguments(*test_tool.parse_arguments(["--durations=5"]))
+    assert given == ["-n", processes, "--dist", "loadfile", "--durations=5"]
 
 
 def test_fast_leaves_out_every_group_that_is_declared(test_tool: ModuleType, pytestconfig: pytest.Config) -> None:
