@@ -14,7 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.engine import Connection as Connection  # what work is done on, for rooms without sqlalchemy
 from sqlalchemy.engine import Engine
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, IsolationLevel
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
 from pandaserver.errors import ConfigError, UncertainCommit
@@ -25,18 +25,22 @@ T = TypeVar("T")
 Work = Callable[[Connection], T]
 
 ATTEMPTS = 10
-MYSQL_RETRY = {1213, 1205}  # deadlock, lock wait timeout: the whole transaction is gone, run it again
+REPLICA_RESTS_S = 30
+MYSQL_RETRY = {1213, 1205, 1412}  # deadlock, lock wait timeout, table altered: the whole transaction runs again
 MYSQL_GONE = {2006, 2013, 2014, 2045, 2055}  # the connection is gone before the work was committed
 _MYSQL_DUPLICATE = 1062
 _WORK_ADDED = "panda_work_added"
+_RESET = None  # every use ends in COMMIT or ROLLBACK: a further ROLLBACK by the pool would be one more round trip
 
 
 class Database:
-    """A pool for writes and one for reads; they may be different servers."""
+    """Pools of connections: for writes, for reads, and for reads that another server may answer which lags behind."""
 
     def __init__(self, write_url: str, read_url: str | None = None) -> None:
         self.writer = _engine(write_url, begin="BEGIN IMMEDIATE")
-        self.reader = _engine(read_url or write_url, begin="BEGIN")
+        self.reader = _engine(write_url, begin="BEGIN", isolation="REPEATABLE READ")
+        self.replica = _engine(read_url, begin="BEGIN", isolation="REPEATABLE READ") if read_url else self.reader
+        self._replica_rests_until = 0.0  # by the monotonic clock
         self.work_added = threading.Event()  # set after a commit that added background work
 
     def run(self, work: Work[T]) -> T:
@@ -47,13 +51,28 @@ class Database:
         return self._retry(self._write_once, work)
 
     def read(self, work: Work[T]) -> T:
-        """Run `work`, which only reads, on the reading side."""
+        """Run `work`, which only reads: it sees all that was committed before, and all of it as of one moment."""
         return self._retry(self._read_once, work)
+
+    def read_replica(self, work: Work[T]) -> T:
+        """Run `work`, which only reads, on a replica where there is one: it may not know yet what was just committed.
+
+        For what people and scripts look at; nothing may be decided by it. A replica that does not answer is left alone
+        for a while, and what is asked meanwhile is read where things are written.
+        """
+        if self.replica is not self.reader and time.monotonic() >= self._replica_rests_until:
+            try:
+                return self._read_replica_once(work)
+            except DBAPIError as error:
+                log.warning("the replica is not asked for %d s, it said: %s", REPLICA_RESTS_S, error.orig)
+                self._replica_rests_until = time.monotonic() + REPLICA_RESTS_S
+        return self.read(work)
 
     def close(self) -> None:
         """Close all idle connections."""
         self.writer.dispose()
         self.reader.dispose()
+        self.replica.dispose()
 
     def _retry(self, once: Callable[[Work[T]], T], work: Work[T]) -> T:
         for attempt in range(1, ATTEMPTS + 1):
@@ -77,6 +96,10 @@ class Database:
         with self.reader.connect() as connection, connection.begin():
             return work(connection)
 
+    def _read_replica_once(self, work: Work[T]) -> T:
+        with self.replica.connect() as connection, connection.begin():
+            return work(connection)
+
 
 def _in_transaction(connection: Connection, work: Work[T]) -> T:
     """Run work and commit; a connection lost during the commit leaves open whether it was done: not to be done again.
@@ -92,8 +115,18 @@ def _in_transaction(connection: Connection, work: Work[T]) -> T:
     except DBAPIError as error:
         if committing and is_gone(error):
             raise UncertainCommit(f"the database went away during a commit: {error.orig}") from error
+        _clean(connection)
         raise
     return result
+
+
+def _clean(connection: Connection) -> None:
+    """Leave no transaction open after a failure: a COMMIT that is refused does not end it, and the pool does not."""
+    try:
+        if not connection.invalidated:
+            connection.connection.rollback()
+    except connection.dialect.loaded_dbapi.Error as error:
+        connection.invalidate(error)
 
 
 def note_work_added(connection: Connection) -> None:
@@ -120,25 +153,31 @@ def _code(error: DBAPIError) -> object:
     return error.orig.args[0] if error.orig is not None and error.orig.args else None
 
 
-def _engine(url: str, *, begin: str) -> Engine:
+def _engine(url: str, *, begin: str, isolation: IsolationLevel = "READ COMMITTED") -> Engine:
     try:
-        return _new_engine(sa.make_url(url), begin=begin)
+        return _new_engine(sa.make_url(url), begin=begin, isolation=isolation)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         text = f"[database]: no such kind of database: {error}; say sqlite:///FILE or mysql+pymysql://USER:PASSWORD@HOST/NAME"
         raise ConfigError(text, field="database") from error
 
 
-def _new_engine(parsed: sa.URL, *, begin: str) -> Engine:
+def _new_engine(parsed: sa.URL, *, begin: str, isolation: IsolationLevel) -> Engine:
     if parsed.get_backend_name() == "sqlite":
-        engine = sa.create_engine(parsed, connect_args={"check_same_thread": False, "timeout": 30}, pool_size=20)
+        engine = sa.create_engine(
+            parsed,
+            connect_args={"check_same_thread": False, "timeout": 30},
+            pool_size=20,
+            pool_reset_on_return=_RESET,
+        )
         _prepare_sqlite(engine, begin)
         return engine
     return sa.create_engine(
         parsed,
-        isolation_level="READ COMMITTED",
+        isolation_level=isolation,
         pool_size=20,
         max_overflow=20,
         pool_recycle=1800,
+        pool_reset_on_return=_RESET,
         connect_args={"init_command": "SET SESSION sql_mode='TRADITIONAL', time_zone='+00:00'", "charset": "utf8mb4"},
     )
 
