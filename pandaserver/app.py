@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from flask import Flask
 
 from pandaserver import config as configuration
-from pandaserver.background.duties import DutyRoster
+from pandaserver.background.duties import Duty, DutyRoster
 from pandaserver.background.pool import WorkPool
+from pandaserver.background.priorities import priority_duties
+from pandaserver.background.tidying import tidying_duties
 from pandaserver.background.wiring import Periods, handlers, roster, telling
 from pandaserver.brokerage.choice import choose
 from pandaserver.config import Config
@@ -22,12 +24,14 @@ from pandaserver.errors import ConfigError
 from pandaserver.externalinterface.retry_rules import load_retry_rules
 from pandaserver.externalinterface.sites import load_topology
 from pandaserver.jobdispatcher.dispatcher import Dispatcher
-from pandaserver.jobdispatcher.parking import JOBS_SEEN, ParkingLot
+from pandaserver.jobdispatcher.parking import ParkingLot
 from pandaserver.jobdispatcher.policy import DispatchPolicy
 from pandaserver.model.grid import Topology
 from pandaserver.model.retry import RetryRule
+from pandaserver.model.share import Shares, read_shares
 from pandaserver.model.timeouts import Timeout, with_overrides
-from pandaserver.taskbuffer import migrate, ready, topology
+from pandaserver.taskbuffer import lanes, migrate, topology
+from pandaserver.taskbuffer.archiving import ArchivePolicy, Archiver
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.clock import Clock, utc_now
 from pandaserver.taskbuffer.database import Database
@@ -50,13 +54,15 @@ class Installation:
     topology: Topology
     timeouts: tuple[Timeout, ...]
     retry_rules: tuple[RetryRule, ...]
+    shares: Shares
 
 
 def read_installation(path: Path) -> Installation:
     """Read the configuration and what belongs to it; raise ConfigError when anything of it is wrong."""
     config = configuration.load(path)
     grid, timeouts = load_topology(config.grid.sites), with_overrides(config.timeouts, f"{path} [timeouts]")
-    return Installation(config, grid, timeouts, load_retry_rules(config.retry, grid.queues))
+    shares = read_shares(config.shares, f"{path} [shares]")
+    return Installation(config, grid, timeouts, load_retry_rules(config.retry, grid.queues), shares)
 
 
 @dataclass(frozen=True)
@@ -106,11 +112,14 @@ def create_app(installation: Installation, clock: Clock = utc_now, *, callback: 
     rooms = Rooms(
         config=config,
         buffer=buffer,
-        dispatcher=Dispatcher(buffer, DispatchPolicy(config.dispatch.lease_s, config.dispatch.sent_lease_s)),
+        dispatcher=Dispatcher(
+            buffer, DispatchPolicy(config.dispatch.lease_s, config.dispatch.sent_lease_s), installation.shares
+        ),
         data=data,
         sandbox=SandboxStore(buffer, config.cache.directory, config.cache.max_upload_mb * 1024 * 1024),
         parking=parking,
         timeouts=installation.timeouts,
+        shares=installation.shares,
     )
     identities = IdentityCache(TrustStore(config.server.ca_dir))
     pool = WorkPool(
@@ -126,13 +135,39 @@ def create_app(installation: Installation, clock: Clock = utc_now, *, callback: 
         application=make_application(rooms, identities),
         rooms=rooms,
         pool=pool,
-        duties=DutyRoster(buffer, roster(data, installation.timeouts, periods)),
+        duties=DutyRoster(
+            buffer,
+            [
+                *roster(data, installation.timeouts, periods),
+                *priority_duties(buffer, config.priority),
+                *tidying_duties(buffer),
+                _archiving(config, buffer),
+            ],
+        ),
     )
 
 
+def _archiving(config: Config, buffer: TaskBuffer) -> Duty:
+    told = config.archive
+    policy = ArchivePolicy(told.after_s, told.batch, told.keep_months)
+    return Duty("archive", told.period_s, Archiver(buffer, policy).run_once)
+
+
 def _parking(config: Config, buffer: TaskBuffer) -> ParkingLot:
-    most = config.dispatch.parked_max or config.server.threads // 2
-    return ParkingLot(lambda queues: buffer.read(lambda c: ready.first_jobs(c, queues, JOBS_SEEN)), most)
+    return ParkingLot(_QueueSigns(buffer), config.dispatch.parked_max or config.server.threads // 2)
+
+
+@dataclass(frozen=True)
+class _QueueSigns:
+    """What those who wait see of queues; a replica that is late only wakes them later."""
+
+    buffer: TaskBuffer
+
+    def activations(self, queues: Collection[str]) -> Mapping[str, int]:
+        return self.buffer.read(lambda c: lanes.news(c, queues))
+
+    def with_jobs(self, queues: Collection[str]) -> Collection[str]:
+        return self.buffer.read(lambda c: lanes.with_jobs(c, queues))
 
 
 def _ddm(config: Config, buffer: TaskBuffer) -> LocalDDM:

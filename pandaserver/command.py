@@ -14,7 +14,7 @@ from pandaserver import config as configuration
 from pandaserver import log as logs
 from pandaserver.app import Installation, PandaServer, create_app, read_installation
 from pandaserver.config import Config
-from pandaserver.errors import PandaError
+from pandaserver.errors import ConfigError, PandaError
 from pandaserver.taskbuffer import migrate
 from pandaserver.taskbuffer.database import Database
 from pandaserver.web.gunicorn_conf import EmbeddedServer, EmbeddedSettings, check_files
@@ -24,6 +24,17 @@ log = logging.getLogger(__name__)
 _EXAMPLE = """example:
   panda-server db upgrade --config panda_server.cfg
   panda-server start --config panda_server.cfg
+"""
+
+
+_DATABASE = """upgrade  make the tables, or bring them up to date; one that was interrupted can be run again
+status   tell the revision of the tables, what is to be done, and whether this version can work on them
+check    the same, and exit code 1 where this version cannot work on them"""
+
+_DATABASE_EXAMPLE = """example, to replace servers one by one while others run:
+  panda-server db upgrade --phase pre     (of the new version: only adds, old servers go on)
+  ... restart one server after the other with the new version ...
+  panda-server db upgrade                 (takes away what only old servers needed)
 """
 
 
@@ -48,8 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     start = commands.add_parser("start", parents=[common], help="serve HTTPS in the foreground until SIGTERM")
     start.add_argument("--pid-file", type=Path, metavar="FILE")
     start.set_defaults(run=_start)
-    database = commands.add_parser("db", parents=[common], help="look after the database")
-    database.add_argument("action", choices=["upgrade", "status"])
+    database = commands.add_parser(
+        "db", parents=[common], help="look after the database", description=_DATABASE, epilog=_DATABASE_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    database.add_argument("action", choices=["upgrade", "status", "check"])
+    database.add_argument(
+        "--phase", choices=["pre"], help="upgrade: only as far as servers of the version before go on"
+    )
+    database.add_argument("--json", action="store_true")
     database.set_defaults(run=_database)
     check = commands.add_parser("check", parents=[common], help="check configuration, certificates and database")
     check.add_argument("--json", action="store_true")
@@ -100,12 +118,33 @@ def _embedded(config: Config, pid_file: Path | None = None) -> EmbeddedSettings:
     )
 
 
-def _database(installation: Installation, options: argparse.Namespace) -> None:
+def _database(installation: Installation, options: argparse.Namespace) -> int:
+    if options.phase and options.action != "upgrade":
+        raise ConfigError("--phase belongs to upgrade: panda-server db upgrade --phase pre", field="phase")
     database = Database(installation.config.database.write)
-    if options.action == "upgrade":
-        migrate.upgrade(database)
-    print(f"schema {migrate.current_revision(database) or '(none)'}, this version needs {migrate.newest_revision()}")
-    database.close()
+    try:
+        if options.action == "upgrade":
+            migrate.upgrade(database, phase=migrate.Phase(options.phase) if options.phase else None)
+        found = migrate.standing(database)
+    finally:
+        database.close()
+    print(json.dumps(_standing_json(found)) if options.json else _standing_text(found))
+    return 1 if options.action == "check" and found.obstacle else 0
+
+
+def _standing_json(found: migrate.Standing) -> dict[str, object]:
+    return {
+        "revision": found.revision,
+        "newest": found.newest,
+        "usable": not found.obstacle,
+        "pending": [vars(step) for step in found.pending],
+        "message": found.words,
+    }
+
+
+def _standing_text(found: migrate.Standing) -> str:
+    lines = [f"schema {found.revision or '(none)'}, this version knows up to {found.newest}: {found.words}"]
+    return "\n".join([*lines, *(f"  pending: {s.revision} ({s.phase}) {s.words}" for s in found.pending)])
 
 
 def _check(installation: Installation, options: argparse.Namespace) -> int:

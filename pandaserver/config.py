@@ -68,6 +68,7 @@ class IdentitySection:
     pilots: tuple[str, ...] = ()
     operators: tuple[str, ...] = ()
     ddm: tuple[str, ...] = ()
+    producers: tuple[str, ...] = ()  # everybody where empty
     default_vo: str = ""
 
 
@@ -93,7 +94,7 @@ class DispatchSection:
 class BackgroundSection:
     """Background threads."""
 
-    threads: int = 4
+    threads: int = 4  # for each kind of work
     lease_s: float = 60
     watch_period_s: float = 60
     recheck_period_s: float = 60
@@ -125,6 +126,29 @@ class RetrySection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrioritySection:
+    """What moves the priority of analysis jobs; production has what it asks for."""
+
+    raise_max: int | None = None
+    daily_cpu_s: int | None = None
+    ageing_after_s: float = 86400
+    ageing_points: int | None = 40
+
+
+_OR_ZERO = {"zero": True}  # zero has a meaning of its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveSection:
+    """When ended jobs move into the archive, and how long they stay there."""
+
+    after_s: float = field(default=259200, metadata=_OR_ZERO)
+    keep_months: int = field(default=24, metadata=_OR_ZERO)  # 0: for ever
+    period_s: float = 30
+    batch: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """All of the server's configuration."""
 
@@ -137,6 +161,9 @@ class Config:
     ddm: DDMSection
     grid: GridSection
     retry: RetrySection
+    priority: PrioritySection
+    archive: ArchiveSection
+    shares: dict[str, str] = field(default_factory=dict)  # name -> weight and patterns, as model.share reads them
     timeouts: dict[str, int] = field(default_factory=dict)  # state.subject -> seconds, where not the built-in ones
 
 
@@ -150,7 +177,10 @@ SECTIONS: dict[str, type[Any]] = {
     "ddm": DDMSection,
     "grid": GridSection,
     "retry": RetrySection,
+    "priority": PrioritySection,
+    "archive": ArchiveSection,
 }
+_FREE_SECTIONS = ("shares", "timeouts")  # whose keys are not fixed
 
 
 def config_path(argument: str | None = None) -> Path:
@@ -165,9 +195,9 @@ def load(path: Path) -> Config:
         ConfigError: naming file, section, key and value, and what is allowed.
     """
     parser = read_ini(path)
-    unknown = set(parser.sections()) - set(SECTIONS) - {"timeouts"}
+    unknown = set(parser.sections()) - set(SECTIONS) - set(_FREE_SECTIONS)
     if unknown:
-        known = ", ".join(sorted([*SECTIONS, "timeouts"]))
+        known = ", ".join(sorted([*SECTIONS, *_FREE_SECTIONS]))
         raise ConfigError(f"{path}: unknown section [{min(unknown)}]; known are {known}", field=min(unknown))
     parts = {
         name: build(kind, parser[name] if parser.has_section(name) else {}, where=f"{path} [{name}]", base=path.parent)
@@ -181,8 +211,9 @@ def load(path: Path) -> Config:
     urls = {name: _beside(url, path.parent) for name, url in vars(database).items()}
     parts["database"] = DatabaseSection(**urls)
     _check_parked(parts["dispatch"], parts["server"], f"{path} [dispatch]")
-    seconds = _seconds(dict(parser["timeouts"]) if "timeouts" in parser else {}, f"{path} [timeouts]")
-    return Config(**parts, timeouts=seconds)
+    _check_batch(parts["archive"], f"{path} [archive]")
+    shares, seconds = (dict(parser[name]) if name in parser else {} for name in _FREE_SECTIONS)
+    return Config(**parts, shares=shares, timeouts=_seconds(seconds, f"{path} [timeouts]"))
 
 
 def read_ini(path: Path) -> configparser.ConfigParser:
@@ -252,8 +283,9 @@ _MAX_PORT = 65535
 def _check_numbers(section: Any, where: str) -> None:
     """No period, lease, size or number of threads makes sense as zero."""
     numbers = {k: v for k, v in vars(section).items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    or_zero = {f.name for f in fields(section) if f.metadata == _OR_ZERO}
     for key, value in numbers.items():
-        if value <= 0 or (key == "port" and value > _MAX_PORT):
+        if (value <= 0 and not (value == 0 and key in or_zero)) or (key == "port" and value > _MAX_PORT):
             rule = f"a port from 1 to {_MAX_PORT}" if key == "port" else "a number above 0"
             raise ConfigError(f"{where} {key} = {value}: {rule} is expected", field=key, value=value)
 
@@ -268,7 +300,7 @@ def _check_database(database: DatabaseSection, where: str) -> None:
 
 def _check_dns(identity: IdentitySection, where: str) -> None:
     """A DN in another form would never be equal to that of a certificate."""
-    for key in ("pilots", "operators", "ddm"):
+    for key in ("pilots", "operators", "ddm", "producers"):
         for dn in getattr(identity, key):
             if not dn.startswith("/") or "=" not in dn:
                 text = f"{where} {key}: {dn!r} is no DN in slash form, such as /DC=org/O=Grid/CN=Alice; one per line"
@@ -281,6 +313,16 @@ def _check_parked(dispatch: DispatchSection, server: ServerSection, where: str) 
     if most is not None and most >= server.threads:
         text = f"{where} parked_max = {most}: it must be less than [server] threads, {server.threads}"
         raise ConfigError(text, field="parked_max", value=most)
+
+
+_MOST_IN_BATCH = 1000
+
+
+def _check_batch(archive: ArchiveSection, where: str) -> None:
+    """A transaction that is too large holds others up."""
+    if archive.batch > _MOST_IN_BATCH:
+        text = f"{where} batch = {archive.batch}: at most {_MOST_IN_BATCH} jobs go in one transaction"
+        raise ConfigError(text, field="batch", value=archive.batch)
 
 
 def _seconds(overrides: dict[str, str], where: str) -> dict[str, int]:

@@ -232,7 +232,7 @@ class Grid:
                 scope=scope, lfn=lfn, endpoint=endpoint,
                 guid=facts["guid"], size_bytes=facts["fsize"], adler32=facts["adler32"],
             )  # fmt: skip
-            self.server.rooms.data.ddm.register(dataset, [replica])
+            self.server.rooms.data.ddm.register({dataset: [replica]})
 
     def run_job(self, job: dict[str, Any], *, outcome: str = "finished", **told: Any) -> dict[str, Any]:
         """Be a good pilot: run a job that was got, store its outputs and log, report."""

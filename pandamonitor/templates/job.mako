@@ -5,6 +5,9 @@
 % if not final:
 , for ${duration((now - job.state_since).total_seconds())}\
 % endif
+% if record.archived:
+ · in the archive\
+% endif
 % if job.kill_requested and not final:
  · <strong class="bad">kill requested</strong>\
 % endif
@@ -127,13 +130,13 @@ none yet\
 
 <section class="panel">
 <h2>Attempts</h2>
-% if found.attempts:
+% if record.attempts:
 <div class="scroll" tabindex="0" role="region" aria-label="Attempts">
 <table>
 <caption class="hidden">Attempts of pilots at this job</caption>
 <thead><tr><th scope="col" class="n">No.</th><th scope="col">Site</th><th scope="col">Node</th><th scope="col">Taken</th><th scope="col">Ended</th><th scope="col">Outcome</th><th scope="col" class="n">Exit</th><th scope="col" class="n">CPU</th><th scope="col" class="n">Memory</th><th scope="col">Where the time went</th><th scope="col">Pilot</th></tr></thead>
 <tbody>
-% for one in found.attempts:
+% for one in record.attempts:
 <tr><td class="n">${one.number}</td><td>${one.queue}</td><td class="node">${one.node or '–'}</td><td class="when">${moment(one.claimed_at)}</td><td class="when">\
 % if one.ended_at:
 ${moment(one.ended_at)}\
@@ -159,7 +162,7 @@ ${', '.join(f'{n} {s} s' for n, s in spent) or '–'}\
 % endif
 </section>
 
-% if found.retries:
+% if record.retries:
 <section class="panel">
 <h2>Tried again</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Tried again">
@@ -167,7 +170,7 @@ ${', '.join(f'{n} {s} s' for n, s in spent) or '–'}\
 <caption class="hidden">What was decided after each failed attempt</caption>
 <thead><tr><th scope="col" class="n">Attempt</th><th scope="col">Site</th><th scope="col">When</th><th scope="col">Rule</th><th scope="col">Action</th><th scope="col">Done</th><th scope="col">Why</th></tr></thead>
 <tbody>
-% for one in found.retries:
+% for one in record.retries:
 <tr><td class="n">${one.attempt}</td><td>${one.queue}</td><td class="when">${moment(one.at)}</td><td>${one.rule}</td><td>${one.action}</td><td>${'yes' if one.done else 'only noted' if one.passive else 'no'}</td><td class="why">${one.reason}</td></tr>
 % endfor
 </tbody>
@@ -177,13 +180,13 @@ ${', '.join(f'{n} {s} s' for n, s in spent) or '–'}\
 % endif
 
 <section class="panel">
-<h2>Files <span class="tally">${len(found.files)}</span></h2>
+<h2>Files <span class="tally">${len(record.files)}</span></h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Files">
 <table>
 <caption class="hidden">Files of the job</caption>
 <thead><tr><th scope="col">File</th><th scope="col">Type</th><th scope="col">Status</th><th scope="col" class="n">Size</th><th scope="col">Checksum</th><th scope="col">Copies</th><th scope="col">Dataset</th></tr></thead>
 <tbody>
-% for file in found.files:
+% for file in record.files:
 <tr><td class="name"><span class="dim">${file.scope}:</span>${file.lfn}\
 % if str(file.type) in ('log', 'oldlog') and (file.scope, file.lfn) in found.replicas:
  <a href="${query.link(f'/jobs/{job.job_id}/log', file=file.file_id)}">look inside</a>\
@@ -235,10 +238,10 @@ ${', '.join(f'{n} {s} s' for n, s in spent) or '–'}\
 <section class="panel"><h2>What the pilot found in the log</h2><pre class="log" tabindex="0">${extract}</pre></section>
 % endif
 <details class="panel" id="parameters"><summary>Parameters and other attributes</summary>
-<pre class="log wrap">${found.details.parameters or '(none)'}</pre>
-% if found.details.attributes:
+<pre class="log wrap">${record.details.parameters or '(none)'}</pre>
+% if record.details.attributes:
 <dl class="facts">
-% for name, value in sorted(found.details.attributes.items()):
+% for name, value in sorted(record.details.attributes.items()):
 <dt>${name}</dt><dd class="name">${value}</dd>
 % endfor
 </dl>

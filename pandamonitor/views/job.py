@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from markupsafe import Markup
@@ -16,56 +16,38 @@ from pandamonitor.tables import table_of
 from pandamonitor.text import duration, log_text, utc
 from pandamonitor.views.page import Monitor, Page, View
 from pandaserver.errors import NotFound
-from pandaserver.model.attempt import Attempt
 from pandaserver.model.file import File, FileType, Replica
 from pandaserver.model.job import Job
 from pandaserver.model.states import FINAL, WITH_PILOT, JobState
 from pandaserver.model.timeouts import Timeout, timeout_of
-from pandaserver.taskbuffer import attempts, catalogue, files, reasons, retries
-from pandaserver.taskbuffer import jobs as all_jobs
+from pandaserver.taskbuffer import catalogue, records
 from pandaserver.taskbuffer import monitoring as reading
-from pandaserver.taskbuffer.jobs import Details, HistoryRow, RecordedError
-from pandaserver.taskbuffer.reasons import RecordedReason
-from pandaserver.taskbuffer.retries import RecordedDecision
+from pandaserver.taskbuffer.jobs import HistoryRow, RecordedError
+from pandaserver.taskbuffer.records import Record
 
 _FRESH_S = 5.0  # somebody looks at this one job and waits
 
 
 @dataclass(frozen=True)
 class Everything:
-    """All that is recorded of a job."""
+    """All that is recorded of a job, and what its files have to do with."""
 
-    job: Job
-    details: Details
-    history: Sequence[HistoryRow]
-    attempts: Sequence[Attempt]
-    errors: Sequence[RecordedError]
-    reasons: Sequence[RecordedReason]
-    retries: Sequence[RecordedDecision]
-    files: Sequence[File]
+    record: Record
     replicas: Mapping[tuple[str, str], Sequence[Replica]]
     makers: Sequence[reading.Relative]
     users: Sequence[reading.Relative]
 
 
 def everything(connection: reading.Snapshot, job_id: int) -> Everything | None:
-    """Read all of a job; None when there is no such job."""
-    job = all_jobs.load(connection, [job_id]).get(job_id)
-    if job is None:
+    """Read all of a job, living or of the archive; None when there is no such job."""
+    record = records.of_job(connection, job_id)
+    if record is None:
         return None
-    own = files.of_jobs(connection, [job_id]).get(job_id, ())
+    own = record.files
     inputs = [(f.scope, f.lfn) for f in own if f.type is FileType.INPUT]
     outputs = [(f.scope, f.lfn) for f in own if f.type is FileType.OUTPUT]
-    details = all_jobs.details_of(connection, [job_id]).get(job_id) or Details("", "", {}, "", "")
     return Everything(
-        job=job,
-        details=details,
-        history=all_jobs.history_of(connection, job_id),
-        attempts=attempts.of_jobs(connection, [job_id]),
-        errors=all_jobs.errors_of(connection, [job_id]).get(job_id, []),
-        reasons=reasons.of_job(connection, job_id),
-        retries=retries.of_job(connection, job_id),
-        files=own,
+        record,
         replicas=catalogue.replicas(connection, [(f.scope, f.lfn) for f in own]),
         makers=reading.makers(connection, inputs),
         users=reading.users(connection, outputs),
@@ -115,8 +97,8 @@ class Explained:
 
 def _explained(found: Everything) -> list[Explained]:
     return [
-        Explained(e, meaning(e.error.family, e.error.code), e.attempt == found.job.attempt)
-        for e in reversed(found.errors)
+        Explained(e, meaning(e.error.family, e.error.code), e.attempt == found.record.job.attempt)
+        for e in reversed(found.record.errors)
     ]
 
 
@@ -134,45 +116,46 @@ def load(monitor: Monitor, job_id: int) -> Everything:
 
 def _clock(found: Everything, monitor: Monitor) -> tuple[Timeout | None, float]:
     """Give the rule for the job's state and the seconds that are left."""
-    rule = timeout_of(found.job, monitor.settings.timeouts)
+    rule = timeout_of(found.record.job, monitor.settings.timeouts)
     if rule is None:
         return None, 0
-    start = found.job.modified_at if rule.heartbeat else found.job.state_since
+    start = found.record.job.modified_at if rule.heartbeat else found.record.job.state_since
     return rule, rule.after_s - (monitor.clock() - start).total_seconds()
 
 
 def build(monitor: Monitor, query: Query, *, job_id: int) -> Page:
     """Make the page."""
     found = load(monitor, job_id)
-    lengths = stays(found.history, monitor.clock())
+    lengths = stays(found.record.history, monitor.clock())
     rule, left_s = _clock(found, monitor)
-    latest = found.reasons[-1].at if found.reasons else None
+    latest = found.record.reasons[-1].at if found.record.reasons else None
     values = {
+        "record": found.record,
         "found": found,
-        "job": found.job,
+        "job": found.record.job,
         "stays": lengths,
         "timeline": timeline(lengths),
         "errors": _explained(found),
-        "reasons": [r for r in found.reasons if r.at == latest],
-        "older_reasons": [r for r in found.reasons if r.at != latest],
-        "live": found.job.state in WITH_PILOT,
-        "final": found.job.state in FINAL,
+        "reasons": [r for r in found.record.reasons if r.at == latest],
+        "older_reasons": [r for r in found.record.reasons if r.at != latest],
+        "live": found.record.job.state in WITH_PILOT,
+        "final": found.record.job.state in FINAL,
         "rule": rule,
         "left_s": left_s,
         "has_log": bool(logs_there(found)),
-        "stdout": log_text(found.details.stdout_tail),
-        "extract": log_text(found.details.log_extract),
-        "metadata": _pretty(found.details.metadata),
-        "wall_s": _wall_s(found.job, monitor.clock()),
+        "stdout": log_text(found.record.details.stdout_tail),
+        "extract": log_text(found.record.details.log_extract),
+        "metadata": _pretty(found.record.details.metadata),
+        "wall_s": _wall_s(found.record.job, monitor.clock()),
     }
     columns = ("lfn", "type", "status", "scope", "dataset", "block", "destination", "guid", "size_bytes", "checksum")
-    return Page(f"Job {job_id}", "job", values, _data(found), table_of(found.files, columns))
+    return Page(f"Job {job_id}", "job", values, _data(found), table_of(found.record.files, columns))
 
 
 def logs_there(found: Everything) -> list[File]:
     """Find the logs of all attempts of which there is a copy, that of the last attempt first."""
     kinds = (FileType.LOG, FileType.OLD_LOG)
-    there = [f for f in found.files if f.type in kinds and (f.scope, f.lfn) in found.replicas]
+    there = [f for f in found.record.files if f.type in kinds and (f.scope, f.lfn) in found.replicas]
     return sorted(there, key=lambda f: (kinds.index(f.type), -f.file_id))
 
 
@@ -190,8 +173,8 @@ def _pretty(metadata: str) -> str:
 
 
 def _data(found: Everything) -> dict[str, object]:
-    said = [asdict(e) | {"meaning": meaning(e.error.family, e.error.code).text} for e in found.errors]
-    data = vars(replace(found)) | {"errors": said}
+    said = [asdict(e) | {"meaning": meaning(e.error.family, e.error.code).text} for e in found.record.errors]
+    data = vars(found.record) | {"errors": said, "makers": found.makers, "users": found.users}
     return data | {"replicas": [r for copies in found.replicas.values() for r in copies]}
 
 

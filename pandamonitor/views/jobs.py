@@ -14,7 +14,6 @@ from pandamonitor.views.page import DEFAULT_HOURS, Monitor, Page, View, screen
 from pandaserver.model.codes import ErrorFamily
 from pandaserver.model.job import Job
 from pandaserver.model.states import FINAL, JobState
-from pandaserver.taskbuffer import jobs as all_jobs
 from pandaserver.taskbuffer import monitoring as reading
 from pandaserver.taskbuffer import topology
 from pandaserver.taskbuffer.jobs import RecordedError
@@ -121,7 +120,7 @@ def _rows(
     connection: reading.Snapshot, chosen: reading.JobFilter, *, sort: str, limit: int, offset: int
 ) -> tuple[list[Job], dict[int, RecordedError], list[str]]:
     found = reading.list_jobs(connection, chosen, sort=sort, limit=limit, offset=offset)
-    errors = all_jobs.errors_of(connection, [job.job_id for job in found])
+    errors = reading.errors_of(connection, [job.job_id for job in found])
     return found, {job_id: of[-1] for job_id, of in errors.items()}, sorted(topology.load(connection).queues)
 
 

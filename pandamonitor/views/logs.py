@@ -24,7 +24,7 @@ def build(monitor: Monitor, query: Query, *, job_id: int) -> Page:
     members = logfiles.list_members(root, path)
     number = query.number("member", -1)
     shown = logfiles.show_member(root, path, number) if number >= 0 else None
-    values = {"job": found.job, "members": members, "shown": shown, "lfn": path.name}
+    values = {"job": found.record.job, "members": members, "shown": shown, "lfn": path.name}
     columns = ("number", "name", "size_bytes", "modified_at", "kind")
     data = {"job_id": job_id, "lfn": path.name, "members": members, "shown": shown}
     return Page(f"Log of job {job_id}", "log", values, data, table_of(members, columns))
@@ -39,9 +39,9 @@ def _where(found: Everything, endpoints: dict[str, Endpoint], file_id: int) -> t
     there = [log for log in logs_there(found) if file_id in (-1, log.file_id)]
     copies = [copy for log in there for copy in found.replicas[log.scope, log.lfn]]
     if not copies:
-        logs = [f for f in found.files if f.type is FileType.LOG]
+        logs = [f for f in found.record.files if f.type is FileType.LOG]
         text = "has no log file" if not logs else f"has no copy of its log {logs[0].lfn} in the catalogue yet"
-        raise NotFound(f"Job {found.job.job_id} {text}.", field="log")
+        raise NotFound(f"Job {found.record.job.job_id} {text}.", field="log")
     for copy in copies:
         endpoint = endpoints.get(copy.endpoint)
         if endpoint is not None and endpoint.url.startswith("file:"):

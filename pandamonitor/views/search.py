@@ -5,7 +5,6 @@ from __future__ import annotations
 from pandamonitor.query import LARGEST_ID, Query
 from pandamonitor.views.datasets import JOB_HOURS
 from pandamonitor.views.page import Elsewhere, Monitor, Page, View
-from pandaserver.taskbuffer import jobs as all_jobs
 from pandaserver.taskbuffer import monitoring as reading
 from pandaserver.taskbuffer import monitoring_data as stored
 from pandaserver.taskbuffer import topology
@@ -30,7 +29,7 @@ def build(monitor: Monitor, query: Query) -> Page:
 
 def _exactly(connection: reading.Snapshot, query: Query, wanted: str) -> str | None:
     number = int(wanted) if wanted.isascii() and wanted.isdecimal() and len(wanted) < 20 else 0
-    if 0 < number <= LARGEST_ID and all_jobs.load(connection, [number]):
+    if 0 < number <= LARGEST_ID and reading.load_jobs(connection, [number]):
         return query.link(f"/jobs/{number}")
     if wanted in topology.load(connection).queues:
         return query.link(f"/sites/{wanted}")

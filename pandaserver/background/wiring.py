@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from pandaserver.background.duties import Duty
-from pandaserver.background.pool import Handler
+from pandaserver.background.pace import Measure
+from pandaserver.background.pool import Bunch, Handler, one_by_one
 from pandaserver.dataservice import activator, adder, closer, finisher, setupper
 from pandaserver.dataservice.ddm import local
 from pandaserver.dataservice.service import ACTIVATE, ADD, CLOSE, DISPATCH, FINISH, SETUP, DataService
 from pandaserver.jobdispatcher.watcher import Watcher
-from pandaserver.model.dataset import Dataset
 from pandaserver.model.states import JobState
 from pandaserver.model.timeouts import Timeout
 from pandaserver.taskbuffer import datasets, files
@@ -20,30 +20,38 @@ from pandaserver.taskbuffer.work import WorkItem
 _AT_ONCE = 500
 
 
+# Nobody waits for datasets to be closed; users and pilots wait for the rest.
+_SETUP, _ADD = Measure(at_once=50, pause_s=0.1), Measure(at_once=200, pause_s=0.25)
+_FINISH, _CLOSE = Measure(at_once=50, pause_s=0.25), Measure(at_once=200, pause_s=1.0)
+_COPY = Measure(at_once=20)
+
+
 def handlers(service: DataService, send_callback: Callable[[str, str], None]) -> Mapping[str, Handler]:
     """Give the handler of every kind of work."""
     found = {
-        SETUP: Handler(lambda w: setupper.set_up(service, w.payload["job_ids"])),
-        DISPATCH: Handler(lambda w: _dispatch(service, w)),
-        ACTIVATE: Handler(_on_dataset(service, activator.activate)),
-        FINISH: Handler(_on_dataset(service, finisher.finish)),
-        CLOSE: Handler(_on_dataset(service, closer.close)),
+        SETUP: Handler(lambda bunch: setupper.set_up(service, _job_ids(bunch)), measure=_SETUP),
+        DISPATCH: Handler(one_by_one(lambda w: _dispatch(service, w))),
+        ACTIVATE: Handler(one_by_one(lambda w: _activate(service, w))),
+        FINISH: Handler(lambda bunch: finisher.finish(service, _datasets(bunch)), measure=_FINISH),
+        CLOSE: Handler(lambda bunch: closer.close(service, _datasets(bunch)), measure=_CLOSE),
         ADD: Handler(
-            lambda w: adder.add(service, **w.payload), lambda w, e: adder.give_up(service, error=e, **w.payload)
+            lambda bunch: adder.add(service, [(w.payload["job_id"], w.payload["attempt"]) for w in bunch]),
+            lambda w, e: adder.give_up(service, error=e, **w.payload),
+            _ADD,
         ),
-        local.CALLBACK: Handler(lambda w: send_callback(w.payload["dataset"], w.payload["endpoint"])),
+        local.CALLBACK: Handler(one_by_one(lambda w: send_callback(w.payload["dataset"], w.payload["endpoint"]))),
     }
     if isinstance(service.ddm, local.LocalDDM):
-        found[local.COPY] = Handler(service.ddm.copy, service.ddm.give_up)
+        found[local.COPY] = Handler(service.ddm.copy, service.ddm.give_up, _COPY)
     return found
 
 
 def telling(work: Mapping[str, Handler], tell: Callable[[], None]) -> Mapping[str, Handler]:
-    """Have somebody told after each piece of work, which may have activated jobs."""
+    """Have somebody told after each bunch of work, which may have activated jobs."""
 
     def told(handler: Handler) -> Handler:
-        def run(item: WorkItem) -> None:
-            handler.run(item)
+        def run(bunch: Bunch) -> None:
+            handler.run(bunch)
             tell()
 
         return replace(handler, run=run)
@@ -51,18 +59,23 @@ def telling(work: Mapping[str, Handler], tell: Callable[[], None]) -> Mapping[st
     return {kind: told(handler) for kind, handler in work.items()}
 
 
+def _job_ids(bunch: Bunch) -> list[int]:
+    return [job_id for item in bunch for job_id in item.payload["job_ids"]]
+
+
+def _datasets(bunch: Bunch) -> set[str]:
+    return {item.payload["dataset"] for item in bunch}
+
+
 def _dispatch(service: DataService, item: WorkItem) -> None:
     names = [(scope, lfn) for scope, lfn in item.payload["files"]]
     setupper.dispatch(service, item.payload["dataset"], item.payload["endpoint"], names)
 
 
-def _on_dataset(service: DataService, act: Callable[[DataService, Dataset], None]) -> Callable[[WorkItem], None]:
-    def run(item: WorkItem) -> None:
-        dataset = service.buffer.read(lambda c: datasets.load(c, item.payload["dataset"]))
-        if dataset is not None:
-            act(service, dataset)
-
-    return run
+def _activate(service: DataService, item: WorkItem) -> None:
+    dataset = service.buffer.read(lambda c: datasets.load(c, item.payload["dataset"]))
+    if dataset is not None:
+        activator.activate(service, dataset)
 
 
 @dataclass(frozen=True)

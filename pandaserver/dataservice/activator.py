@@ -37,5 +37,5 @@ def _activate(connection: Connection, dataset: str, now: datetime) -> None:
     ]
     jobs.change_state(connection, complete, JobState.ACTIVATED, now=now, reason=f"{dataset} has arrived")
     datasets.set_status(
-        connection, dataset, DatasetStatus.COMPLETED, expected=[DatasetStatus.DEFINED, DatasetStatus.RUNNING], now=now
+        connection, [dataset], DatasetStatus.COMPLETED, expected=[DatasetStatus.DEFINED, DatasetStatus.RUNNING], now=now
     )

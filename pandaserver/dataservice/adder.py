@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from pandaserver.dataservice.ddm.protocol import FileName
 from pandaserver.dataservice.ending import Ending, end_badly
 from pandaserver.dataservice.retrying import after_failure
 from pandaserver.dataservice.service import CLOSE, FINISH, DataService, ask_for_datasets
@@ -17,12 +18,14 @@ from pandaserver.errors import DDMFatal
 from pandaserver.model.attempt import OutputReport
 from pandaserver.model.codes import DDMError, ErrorFamily, JobError
 from pandaserver.model.file import OUTPUTS, File, FileStatus, FileType, Replica
-from pandaserver.model.job import JobWithFiles
+from pandaserver.model.job import Job, JobWithFiles
 from pandaserver.model.states import JobState
 from pandaserver.taskbuffer import attempts, files, jobs, topology
 from pandaserver.taskbuffer.database import Connection
 
 log = logging.getLogger(__name__)
+
+Asked = tuple[int, int]  # job id, number of the attempt
 
 
 @dataclass(frozen=True)
@@ -38,37 +41,72 @@ class Stored:
         return self.file.endpoint in (None, self.replica.endpoint)
 
 
-def add(service: DataService, job_id: int, attempt: int) -> None:
-    """Work off the last word of an attempt: background work of kind `add`."""
-    found = service.buffer.read(lambda c: files.load_jobs(c, [job_id]))
-    if not found or not _current(found[0], attempt):
-        return
-    one = found[0]
-    report = service.buffer.read(lambda c: attempts.last_report(c, one.job)) or {}
-    reported = [OutputReport(**o) for o in report.get("outputs", [])]
-    endpoint = service.buffer.read(lambda c: topology.load(c).queues[one.job.site or ""].endpoint)
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of an attempt: what its pilot stored, and whether it went well."""
+
+    one: JobWithFiles
+    stored: tuple[Stored, ...]
+    success: bool
+
+    @property
+    def names_there(self) -> list[FileName]:
+        """Name the files that are where they shall end."""
+        return [(s.file.scope, s.file.lfn) for s in self.stored if s.there]
+
+
+def add(service: DataService, asked: Sequence[Asked]) -> None:
+    """Work off the last words of attempts: background work of kind `add`.
+
+    Raises:
+        DDMError: outputs cannot be registered, or not now; of one job, or of one among several, which is then to be
+            found by working off fewer of them.
+    """
+    outcomes = _outcomes(service, asked)
     try:
-        stored = _match(one, reported, endpoint, complete=_succeeded(report))
-        _register(service, stored)
+        _register(service, [s for outcome in outcomes for s in outcome.stored])
     except DDMFatal as error:
-        _fail(service, one, str(error))
+        if len(outcomes) > 1:
+            raise
+        _fail(service, outcomes[0].one, str(error))
         return
-    service.buffer.run(lambda c: _conclude(c, service, _Outcome(job_id, attempt, tuple(stored), _succeeded(report))))
+    if outcomes:
+        service.buffer.run(lambda c: _conclude(c, service, outcomes))
+
+
+def _outcomes(service: DataService, asked: Sequence[Asked]) -> list[_Outcome]:
+    """Find what came of attempts that are still to be worked off; those that claim what is not so have failed."""
+    found, reports = service.buffer.read(lambda c: _look(c, asked))
+    queues = topology.of(service.buffer).queues
+    outcomes = []
+    for one in found:
+        report = reports.get(one.job.job_id, {})
+        reported = [OutputReport(**o) for o in report.get("outputs", [])]
+        success = report.get("state") == "finished"
+        try:
+            stored = _match(one, reported, queues[one.job.site or ""].endpoint, complete=success)
+        except DDMFatal as error:
+            _fail(service, one, str(error))
+        else:
+            outcomes.append(_Outcome(one, tuple(stored), success))
+    return outcomes
+
+
+def _look(connection: Connection, asked: Sequence[Asked]) -> tuple[list[JobWithFiles], dict[int, dict[str, Any]]]:
+    wanted, loaded = set(asked), files.load_jobs(connection, [job_id for job_id, _ in asked])
+    found = [x for x in loaded if x.job.state is JobState.HOLDING and (x.job.job_id, x.job.attempt) in wanted]
+    return found, attempts.last_reports(connection, [one.job for one in found])
 
 
 def give_up(service: DataService, job_id: int, attempt: int, error: str) -> None:
     """End a job whose outputs could not be registered in all the time there was."""
     found = service.buffer.read(lambda c: files.load_jobs(c, [job_id]))
-    if found and _current(found[0], attempt):
+    if found and _current(found[0].job, attempt):
         _fail(service, found[0], f"outputs could not be registered: {error}")
 
 
-def _current(one: JobWithFiles, attempt: int) -> bool:
-    return one.job.state is JobState.HOLDING and one.job.attempt == attempt
-
-
-def _succeeded(report: dict[str, Any]) -> bool:
-    return report.get("state") == "finished"
+def _current(job: Job, attempt: int) -> bool:
+    return job.state is JobState.HOLDING and job.attempt == attempt
 
 
 def _match(one: JobWithFiles, reported: Sequence[OutputReport], endpoint: str, *, complete: bool) -> list[Stored]:
@@ -102,73 +140,70 @@ def _replica(file: File, report: OutputReport, endpoint: str) -> Replica:
     )
 
 
-def _register(service: DataService, stored: list[Stored]) -> None:
-    """Tell the DDM: into the _sub dataset where the file is, into the dataset itself when that is its end."""
-    by_block: dict[str, list[Stored]] = defaultdict(list)
+def _register(service: DataService, stored: Sequence[Stored]) -> None:
+    """Tell the DDM: into the _sub dataset where a file is, and into the dataset that users know when it is at home."""
+    placed: dict[str, list[Replica]] = defaultdict(list)
+    wanted: dict[str, set[str]] = defaultdict(set)
     for one in stored:
-        by_block[one.file.block or one.file.dataset].append(one)
-    for block, members in by_block.items():
-        service.ddm.register(block, [m.replica for m in members])
-        for endpoint in {m.file.endpoint for m in members if not m.there}:
-            service.ddm.request(block, endpoint or "")
-    attach_to_parents(service, [s.file for s in stored if s.there])
+        block = one.file.block or one.file.dataset
+        placed[block].append(one.replica)
+        if not one.there:
+            wanted[one.file.endpoint or ""].add(block)
+        elif block != one.file.dataset:
+            placed[one.file.dataset].append(one.replica)
+    if placed:
+        service.ddm.register(placed)
+    for endpoint, blocks in sorted(wanted.items()):
+        service.ddm.request(blocks, endpoint)
 
 
-def attach_to_parents(service: DataService, arrived: Sequence[File]) -> None:
-    """Put files that are where they belong into the datasets that users know."""
-    by_dataset: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for file in arrived:
-        by_dataset[file.dataset].append((file.scope, file.lfn))
-    for dataset, names in by_dataset.items():
-        service.ddm.attach(dataset, names)
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What came of an attempt, registered with the DDM."""
-
-    job_id: int
-    attempt: int
-    stored: tuple[Stored, ...]
-    success: bool
-
-
-def _conclude(connection: Connection, service: DataService, outcome: _Outcome) -> None:
-    locked = files.load_jobs(connection, [outcome.job_id], lock=True)
-    if not locked or not _current(locked[0], outcome.attempt):
-        return
-    one, now = locked[0], service.buffer.now()
-    files.set_facts(connection, [_fact(s) for s in outcome.stored])
-    if outcome.success:
-        _conclude_well(connection, one, outcome.stored, now)
-    else:
-        _conclude_badly(connection, one, service, log_ready=bool(outcome.stored))
-    ask_for_datasets(connection, CLOSE, {s.file.block for s in outcome.stored if s.file.block}, now)
+def _conclude(connection: Connection, service: DataService, outcomes: Sequence[_Outcome]) -> None:
+    locked = jobs.lock(connection, [outcome.one.job for outcome in outcomes])
+    current = [
+        replace(outcome, one=replace(outcome.one, job=job))
+        for outcome in outcomes
+        if (job := locked.get(outcome.one.job.job_id)) and _current(job, outcome.one.job.attempt)
+    ]
+    now, stored = service.buffer.now(), [s for outcome in current for s in outcome.stored]
+    files.save(connection, [_as_stored(s) for s in stored])
+    _conclude_well(connection, [outcome for outcome in current if outcome.success], now)
+    for outcome in current:
+        if not outcome.success:
+            _conclude_badly(connection, outcome.one, service, log_ready=bool(outcome.stored))
+    ask_for_datasets(connection, CLOSE, {s.file.block for s in stored if s.file.block}, now)
     # what was on its way may have arrived while nobody knew yet that it was waited for
-    ask_for_datasets(connection, FINISH, {s.file.block for s in outcome.stored if s.file.block and not s.there}, now)
+    ask_for_datasets(connection, FINISH, {s.file.block for s in stored if s.file.block and not s.there}, now)
 
 
-def _fact(stored: Stored) -> files.FileFact:
-    return files.FileFact(
-        file_id=stored.file.file_id,
+def _as_stored(stored: Stored) -> File:
+    replica = stored.replica
+    return replace(
+        stored.file,
         status=FileStatus.READY if stored.there else FileStatus.TRANSFERRING,
-        guid=stored.replica.guid,
-        size_bytes=stored.replica.size_bytes,
-        checksum=f"ad:{stored.replica.adler32}",
+        guid=replica.guid,
+        size_bytes=replica.size_bytes,
+        checksum=f"ad:{replica.adler32}",
     )
 
 
-def _conclude_well(connection: Connection, one: JobWithFiles, stored: Sequence[Stored], now: datetime) -> None:
-    moving = [s for s in stored if not s.there]
-    told = {s.file.file_id for s in stored}
-    absent = [f.file_id for f in one.of_type(FileType.LOG) if f.file_id not in told]
-    files.set_status(connection, absent, FileStatus.FAILED)
-    if moving:
-        text = f"{len(moving)} outputs on their way to {', '.join(sorted({s.file.endpoint or '' for s in moving}))}"
-        jobs.change_state(connection, [one.job], JobState.TRANSFERRING, now=now, reason=text)
-    else:
-        jobs.change_state(connection, [one.job], JobState.FINISHED, now=now, reason="all outputs are where they belong")
-    wake(connection, [(s.file.scope, s.file.lfn) for s in stored if s.there], now)
+def _conclude_well(connection: Connection, outcomes: Sequence[_Outcome], now: datetime) -> None:
+    files.set_status(connection, [file_id for o in outcomes for file_id in _absent_logs(o)], FileStatus.FAILED)
+    moving = [(o.one.job, text) for o in outcomes if (text := _on_their_way(o))]
+    jobs.change_states(connection, moving, JobState.TRANSFERRING, now=now)
+    done = [o.one.job for o in outcomes if all(s.there for s in o.stored)]
+    jobs.change_state(connection, done, JobState.FINISHED, now=now, reason="all outputs are where they belong")
+    wake(connection, [name for o in outcomes for name in o.names_there], now)
+
+
+def _absent_logs(outcome: _Outcome) -> list[int]:
+    told = {s.file.file_id for s in outcome.stored}
+    return [f.file_id for f in outcome.one.of_type(FileType.LOG) if f.file_id not in told]
+
+
+def _on_their_way(outcome: _Outcome) -> str:
+    """Say where the outputs of a job are still to go; nothing when all are there."""
+    moving = [s.file.endpoint or "" for s in outcome.stored if not s.there]
+    return f"{len(moving)} outputs on their way to {', '.join(sorted(set(moving)))}" if moving else ""
 
 
 def _conclude_badly(connection: Connection, one: JobWithFiles, service: DataService, *, log_ready: bool) -> None:
@@ -187,9 +222,10 @@ def _fail(service: DataService, one: JobWithFiles, text: str) -> None:
 
 def _end_unregistered(connection: Connection, service: DataService, one: JobWithFiles, ending: Ending) -> None:
     """End a job that claims success; some of its outputs may be in the catalogue, and stand in the way of others."""
-    locked = [x for x in files.load_jobs(connection, [one.job.job_id], lock=True) if _current(x, one.job.attempt)]
-    now = service.buffer.now()
-    if _succeeded(attempts.last_report(connection, one.job) or {}):
+    found = files.load_jobs(connection, [one.job.job_id], lock=True)
+    locked = [x for x in found if _current(x.job, one.job.attempt)]
+    now, report = service.buffer.now(), attempts.last_reports(connection, [one.job]).get(one.job.job_id, {})
+    if report.get("state") == "finished":
         end_badly(connection, locked, ending, now)
     else:
         for failed in locked:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from pandaserver.dataservice.ddm.protocol import FileName
 from pandaserver.dataservice.ending import Ending, end_badly
@@ -15,7 +16,7 @@ from pandaserver.dataservice.service import DISPATCH, DataService, ask_setup
 from pandaserver.model.choice import Broker, Choice, Load
 from pandaserver.model.codes import BrokerageError, ErrorFamily, JobError
 from pandaserver.model.dataset import Dataset, DatasetStatus, DatasetType, dispatch_name, sub_name
-from pandaserver.model.file import File, FileStatus, FileType, Replica
+from pandaserver.model.file import OUTPUTS, File, FileStatus, FileType, Replica
 from pandaserver.model.grid import Queue, Topology
 from pandaserver.model.job import JobWithFiles
 from pandaserver.model.states import JobState
@@ -27,6 +28,7 @@ from pandaserver.taskbuffer.work import add as add_work
 log = logging.getLogger(__name__)
 
 RETRY_S = 60  # when no queue is open now, look again
+TOGETHER = 200  # jobs set up in one transaction
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Plan:
     choice: Choice | None = None
     missing: tuple[FileName, ...] = ()
     here: frozenset[FileName] = frozenset()  # inputs already at the chosen queue's endpoint
+
+    @property
+    def queue(self) -> str | None:
+        """Give the chosen queue, if one was."""
+        return self.choice.queue if self.choice is not None else None
 
 
 @dataclass(frozen=True)
@@ -49,12 +56,16 @@ class _World:
     avoided: dict[int, set[str]]  # queues that jobs were sent away from
 
 
+Part = tuple[str, str, str]  # of an output dataset: what is made at a queue and goes to an endpoint
+
+
 @dataclass(frozen=True)
 class _Round:
     """One bunch being set up: what was planned, in which world, and the marks of this round."""
 
     plans: dict[int, Plan]
     world: _World
+    parts: dict[Part, str]  # the names of their _sub datasets
     unique: str  # goes into the names of dispatch datasets
     now: datetime
 
@@ -63,44 +74,51 @@ class _Round:
         return (file.scope, file.lfn) in self.plans[file.job_id].here
 
 
-def set_up(service: DataService, job_ids: list[int]) -> None:
+def set_up(service: DataService, job_ids: Sequence[int]) -> None:
     """Bring defined jobs to waiting, assigned or activated: background work of kind `setup`."""
+    for part in batched(dict.fromkeys(job_ids), TOGETHER):
+        _set_up(service, part)
+
+
+def batched(values: Iterable[int], size: int) -> Iterator[list[int]]:
+    """Cut into lists of a size."""
+    rest = list(values)
+    for begin in range(0, len(rest), size):
+        yield rest[begin : begin + size]
+
+
+def _set_up(service: DataService, job_ids: list[int]) -> None:
     found = service.buffer.read(lambda c: files.load_jobs(c, job_ids))
     new = [one for one in found if one.job.state is JobState.DEFINED]
     if not new:
         return
     world = _look_around(service, new)
-    plans = {plan.job_id: plan for plan in _plan_all(new, world, service.choose)}
-    this = _Round(plans, world, unique=str(uuid.uuid4()), now=service.buffer.now())
-    service.buffer.run(lambda c: _carry_out(c, this))
+    plans = {plan.job_id: plan for plan in _plan_all(new, world, service)}
+    parts = _name_parts(service, new, plans, world.topology)
+    this = _Round(plans, world, parts, unique=str(uuid.uuid4()), now=service.buffer.now())
+    service.buffer.run(lambda c: _carry_out(c, new, this))
     _look_again(service, plans)
 
 
 def _look_around(service: DataService, new: list[JobWithFiles]) -> _World:
-    grid = service.buffer.read(topology.load)
-    counts = service.buffer.read(jobs.count_by_queue_and_state)
     names = {(f.scope, f.lfn) for one in new for f in one.of_type(FileType.INPUT)}
-    avoided = service.buffer.read(lambda c: retries.avoided(c, [one.job.job_id for one in new]))
-    loads = {name: _load(states) for name, states in counts.items()}
-    return _World(grid, loads, service.ddm.replicas(names), avoided)
+    failed = [one.job.job_id for one in new if one.job.failed_attempts]
+    avoided = service.buffer.read(lambda c: retries.avoided(c, failed)) if failed else {}
+    replicas = service.ddm.replicas(names) if names else {}
+    return _World(topology.of(service.buffer), service.loads.now(service.buffer), replicas, avoided)
 
 
-def _load(states: dict[str, int]) -> Load:
-    return Load(
-        queued=sum(states.get(s, 0) for s in ("assigned", "activated", "throttled")),
-        running=sum(states.get(s, 0) for s in ("sent", "starting", "running")),
-    )
-
-
-def _plan_all(new: list[JobWithFiles], world: _World, broker: Broker) -> Iterable[Plan]:
+def _plan_all(new: list[JobWithFiles], world: _World, service: DataService) -> list[Plan]:
     """Plan job by job, counting each choice as load for the next."""
-    loads = defaultdict(Load, world.loads)
+    loads, plans = defaultdict(Load, world.loads), list[Plan]()
     for one in new:
-        plan = _plan(one, world, loads, broker)
-        if plan.choice is not None and plan.choice.queue is not None:
-            before = loads[plan.choice.queue]
-            loads[plan.choice.queue] = Load(queued=before.queued + 1, running=before.running)
-        yield plan
+        plan = _plan(one, world, loads, service.choose)
+        if plan.queue is not None:
+            before = loads[plan.queue]
+            loads[plan.queue] = Load(queued=before.queued + 1, running=before.running)
+        plans.append(plan)
+    service.loads.chosen(Counter(plan.queue for plan in plans if plan.queue is not None))
+    return plans
 
 
 def _plan(one: JobWithFiles, world: _World, loads: dict[str, Load], choose: Broker) -> Plan:
@@ -117,23 +135,57 @@ def _plan(one: JobWithFiles, world: _World, loads: dict[str, Load], choose: Brok
     return Plan(one.job.job_id, choice=choice, here=here)
 
 
-def _carry_out(connection: Connection, this: _Round) -> None:
+def _name_parts(
+    service: DataService, new: list[JobWithFiles], plans: dict[int, Plan], grid: Topology
+) -> dict[Part, str]:
+    """Give each part of the outputs a _sub dataset's name.
+
+    The numbers are taken for good before anything else is done, so that those who set up parts of the same dataset do
+    not wait in line for each other.
+    """
+    going = [(one, plans[one.job.job_id].queue) for one in new]
+    parts = {_part(one, f, grid, q) for one, q in going if q is not None for f in one.of_type(*OUTPUTS)}
+    if not parts:
+        return {}
+    by_dataset: dict[str, list[Part]] = defaultdict(list)
+    for part in sorted(parts):
+        by_dataset[part[0]].append(part)
+    wanted = {f"sub:{dataset}": len(members) for dataset, members in by_dataset.items()}
+    taken = service.buffer.run(lambda c: counters.take_all(c, wanted))
+    return {
+        part: sub_name(dataset, serial)
+        for dataset, members in by_dataset.items()
+        for part, serial in zip(members, taken[f"sub:{dataset}"], strict=True)
+    }
+
+
+def _part(one: JobWithFiles, file: File, grid: Topology, queue: str) -> Part:
+    return file.dataset, queue, destination_of(one, file, grid, grid.queues[queue])
+
+
+def _carry_out(connection: Connection, new: list[JobWithFiles], this: _Round) -> None:
     """Write what was planned, for the jobs that are still where they were."""
     by_queue: dict[str, list[JobWithFiles]] = defaultdict(list)
-    for one in files.load_jobs(connection, this.plans, lock=True):
+    nowhere = list[JobWithFiles]()
+    still = _still_defined(connection, new)
+    _record(connection, still, this)
+    for one in still:
         plan = this.plans[one.job.job_id]
-        if one.job.state is not JobState.DEFINED:
-            continue
         if plan.missing:
             _wait(connection, one, plan.missing, this.now)
-        elif plan.choice is not None:
-            _record(connection, one.job.job_id, plan.choice, this.now)
-            if plan.choice.queue is None:
-                _nowhere(connection, one, plan.choice, this.now)
-            else:
-                by_queue[plan.choice.queue].append(one)
-    for name, bunch in by_queue.items():
-        _assign(connection, bunch, this, this.world.topology.queues[name])
+        elif plan.queue is None:
+            nowhere.append(one)
+        else:
+            by_queue[plan.queue].append(one)
+    _nowhere(connection, nowhere, this)
+    _assign(connection, by_queue, this)
+
+
+def _still_defined(connection: Connection, new: list[JobWithFiles]) -> list[JobWithFiles]:
+    """Lock jobs; leave out what others have moved. The files of the rest are as they were: they move with their job."""
+    locked = jobs.lock(connection, [one.job for one in new])
+    found = [replace(one, job=locked[one.job.job_id]) for one in new if one.job.job_id in locked]
+    return [one for one in found if one.job.state is JobState.DEFINED]
 
 
 def _wait(connection: Connection, one: JobWithFiles, missing: tuple[FileName, ...], now: datetime) -> None:
@@ -145,46 +197,55 @@ def _wait(connection: Connection, one: JobWithFiles, missing: tuple[FileName, ..
     jobs.change_state(connection, [one.job], JobState.WAITING, now=now, reason=text)
 
 
-def _record(connection: Connection, job_id: int, choice: Choice, now: datetime) -> None:
-    rows = [reasons.RecordedReason(job_id, now, v.queue, v.verdict, v.reason, v.weight) for v in choice.verdicts]
+def _record(connection: Connection, bunch: list[JobWithFiles], this: _Round) -> None:
+    """Keep why jobs go where they go."""
+    choices = [(one.job.job_id, this.plans[one.job.job_id].choice) for one in bunch]
+    rows = [
+        reasons.RecordedReason(job_id, this.now, v.queue, v.verdict, v.reason, v.weight)
+        for job_id, choice in choices
+        if choice is not None
+        for v in choice.verdicts
+    ]
     reasons.add(connection, rows)
 
 
-def _nowhere(connection: Connection, one: JobWithFiles, choice: Choice, now: datetime) -> None:
-    """No queue can take the job: try later if that may change, else it has failed."""
-    if choice.may_pass:
-        ask_setup(connection, [one.job.job_id], now, delay_s=RETRY_S)
-        return
-    why = "; ".join(f"{v.queue}: {v.reason}" for v in choice.verdicts) or "no queue is configured"
-    error = JobError(ErrorFamily.BROKERAGE, BrokerageError.NO_SITE, f"no queue can take the job: {why}")
-    end_badly(
-        connection, [one], Ending(state=JobState.FAILED, reason="no queue can take the job", errors=(error,)), now
-    )
+def _nowhere(connection: Connection, bunch: list[JobWithFiles], this: _Round) -> None:
+    """No queue can take these jobs: try later if that may change, else they have failed."""
+    later = list[int]()
+    for one in bunch:
+        choice = this.plans[one.job.job_id].choice
+        assert choice is not None
+        if choice.may_pass:
+            later.append(one.job.job_id)
+            continue
+        why = "; ".join(f"{v.queue}: {v.reason}" for v in choice.verdicts) or "no queue is configured"
+        error = JobError(ErrorFamily.BROKERAGE, BrokerageError.NO_SITE, f"no queue can take the job: {why}")
+        ending = Ending(state=JobState.FAILED, reason="no queue can take the job", errors=(error,))
+        end_badly(connection, [one], ending, this.now)
+    ask_setup(connection, later, this.now, delay_s=RETRY_S)
 
 
-def _assign(connection: Connection, bunch: list[JobWithFiles], this: _Round, queue: Queue) -> None:
-    """Give a bunch of jobs its queue; those with inputs elsewhere share a dispatch dataset."""
-    _name_outputs(connection, bunch, this, queue)
-    local = [f for one in bunch for f in one.of_type(FileType.INPUT) if this.is_here(f)]
-    files.set_facts(connection, [_known_fact(f, FileStatus.READY, this.world) for f in local])
-    moving = [one for one in bunch if any(not this.is_here(f) for f in one.of_type(FileType.INPUT))]
-    at_once = [one.job for one in bunch if one not in moving]
-    text = f"brokered to {queue.name}, all inputs there"
-    jobs.change_state(connection, at_once, JobState.ACTIVATED, now=this.now, reason=text, site=queue.name)
-    if moving:
-        _dispatch(connection, moving, this, queue)
+def _assign(connection: Connection, by_queue: dict[str, list[JobWithFiles]], this: _Round) -> None:
+    """Give jobs their queues; those of a queue with inputs elsewhere share a dispatch dataset."""
+    _place_outputs(connection, by_queue, this)
+    local = [f for bunch in by_queue.values() for one in bunch for f in one.of_type(FileType.INPUT) if this.is_here(f)]
+    files.save(connection, [_as_known(f, FileStatus.READY, this.world) for f in local])
+    for name, bunch in sorted(by_queue.items()):
+        queue = this.world.topology.queues[name]
+        moving = [one for one in bunch if not all(this.is_here(f) for f in one.of_type(FileType.INPUT))]
+        waiting = {one.job.job_id for one in moving}
+        at_once = [one.job for one in bunch if one.job.job_id not in waiting]
+        text = f"brokered to {name}, all inputs there"
+        jobs.change_state(connection, at_once, JobState.ACTIVATED, now=this.now, reason=text, site=name)
+        if moving:
+            _dispatch(connection, moving, this, queue)
 
 
-def _known_fact(file: File, status: FileStatus, world: _World) -> files.FileFact:
-    """Give what the catalogue says of an input; the pilot will check its copy against it."""
+def _as_known(file: File, status: FileStatus, world: _World, **more: Any) -> File:
+    """Give an input what the catalogue says of it; the pilot will check its copy against it."""
     known = world.replicas[file.scope, file.lfn][0]
-    return files.FileFact(
-        file_id=file.file_id,
-        status=status,
-        guid=known.guid,
-        size_bytes=known.size_bytes,
-        checksum=f"ad:{known.adler32}",
-    )
+    checksum = f"ad:{known.adler32}"
+    return replace(file, status=status, guid=known.guid, size_bytes=known.size_bytes, checksum=checksum, **more)
 
 
 def _dispatch(connection: Connection, moving: list[JobWithFiles], this: _Round, queue: Queue) -> None:
@@ -192,8 +253,7 @@ def _dispatch(connection: Connection, moving: list[JobWithFiles], this: _Round, 
     name = dispatch_name(this.unique, moving[0].job.job_id)
     datasets.add(connection, [_dataset(name, DatasetType.DISPATCH, moving[0], queue.endpoint, this.now)])
     absent = [f for one in moving for f in one.of_type(FileType.INPUT) if not this.is_here(f)]
-    files.set_facts(connection, [_known_fact(f, FileStatus.PENDING, this.world) for f in absent])
-    files.set_status(connection, [f.file_id for f in absent], FileStatus.PENDING, block=name)
+    files.save(connection, [_as_known(f, FileStatus.PENDING, this.world, block=name) for f in absent])
     text = f"brokered to {queue.name}, {len(absent)} inputs on their way in {name}"
     given = {"site": queue.name, "dispatch_dataset": name}
     jobs.change_state(connection, [m.job for m in moving], JobState.ASSIGNED, now=this.now, reason=text, **given)
@@ -202,31 +262,20 @@ def _dispatch(connection: Connection, moving: list[JobWithFiles], this: _Round, 
     add_work(connection, [NewWork(kind=DISPATCH, key=name, payload=payload)], now=this.now)
 
 
-def _name_outputs(connection: Connection, bunch: list[JobWithFiles], this: _Round, queue: Queue) -> None:
-    """Give the outputs of a bunch their _sub datasets and their destination endpoint."""
-    groups: dict[tuple[str, str], list[tuple[JobWithFiles, File]]] = defaultdict(list)
-    for one in bunch:
-        for file in one.of_type(FileType.OUTPUT, FileType.LOG):
-            groups[file.dataset, destination_of(one, file, this.world.topology, queue)].append((one, file))
-    for (dataset, endpoint), members in groups.items():
-        (serial,) = counters.take(connection, f"sub:{dataset}")
-        block = sub_name(dataset, serial)
-        parent = _dataset(dataset, DatasetType.OUTPUT, members[0][0], endpoint, this.now)
-        part = _dataset(block, DatasetType.SUB, members[0][0], endpoint, this.now, parent=dataset)
-        datasets.add(connection, [parent, part])
-        ids = [file.file_id for _, file in members]
-        files.set_status(connection, ids, FileStatus.UNKNOWN, block=block, endpoint=endpoint)
-        files.set_facts(connection, [_with_guid(file) for _, file in members if file.guid is None])
-
-
-def _with_guid(file: File) -> files.FileFact:
-    return files.FileFact(
-        file_id=file.file_id,
-        status=FileStatus.UNKNOWN,
-        guid=str(uuid.uuid4()),
-        size_bytes=file.size_bytes,
-        checksum=file.checksum,
-    )
+def _place_outputs(connection: Connection, by_queue: dict[str, list[JobWithFiles]], this: _Round) -> None:
+    """Give outputs their _sub datasets and their destination endpoints."""
+    new, placed = dict[str, Dataset](), list[File]()
+    for name, bunch in by_queue.items():
+        for one in bunch:
+            for file in one.of_type(*OUTPUTS):
+                dataset, _, endpoint = part = _part(one, file, this.world.topology, name)
+                block, guid = this.parts[part], file.guid or str(uuid.uuid4())
+                placed.append(replace(file, status=FileStatus.UNKNOWN, block=block, endpoint=endpoint, guid=guid))
+                if block not in new:
+                    new[block] = _dataset(block, DatasetType.SUB, one, endpoint, this.now, parent=dataset)
+                    new.setdefault(dataset, _dataset(dataset, DatasetType.OUTPUT, one, endpoint, this.now))
+    datasets.add(connection, new.values())
+    files.save(connection, placed)
 
 
 def destination_of(one: JobWithFiles, file: File, grid: Topology, queue: Queue) -> str:
@@ -261,13 +310,15 @@ def _look_again(service: DataService, plans: dict[int, Plan]) -> None:
         service.buffer.run(lambda c: wake(c, appeared, service.buffer.now()))
 
 
-def wake(connection: Connection, names: list[FileName], now: datetime) -> None:
+def wake(connection: Connection, names: Sequence[FileName], now: datetime) -> None:
     """Set up again the jobs that waited for these files, and for no others."""
     appeared, ids = set(names), files.waiting_for(connection, names)
+    if not ids:
+        return
     waiting = [one for one in files.load_jobs(connection, ids, lock=True) if one.job.state is JobState.WAITING]
     missing = [f for one in waiting for f in one.inputs_in(FileStatus.MISSING)]
-    here = [f.file_id for f in missing if (f.scope, f.lfn) in appeared]
-    files.set_status(connection, here, FileStatus.UNKNOWN)
+    here = {f.file_id for f in missing if (f.scope, f.lfn) in appeared}
+    files.set_status(connection, sorted(here), FileStatus.UNKNOWN)
     still = {f.job_id for f in missing if f.file_id not in here}
     complete = [one.job for one in waiting if one.job.job_id not in still]
     jobs.change_state(connection, complete, JobState.DEFINED, now=now, reason="all missing inputs have appeared")
@@ -276,6 +327,6 @@ def wake(connection: Connection, names: list[FileName], now: datetime) -> None:
 
 def dispatch(service: DataService, dataset: str, endpoint: str, names: list[FileName]) -> None:
     """Have inputs brought to a site: background work of kind `dispatch`."""
-    service.ddm.attach(dataset, names)
-    service.ddm.freeze(dataset)
-    service.ddm.request(dataset, endpoint)
+    service.ddm.attach({dataset: names})
+    service.ddm.freeze([dataset])
+    service.ddm.request([dataset], endpoint)

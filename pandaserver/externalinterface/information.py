@@ -101,7 +101,7 @@ def queue(buffer: TaskBuffer, name: str) -> Queue:
 
 def counts(buffer: TaskBuffer) -> dict[str, dict[str, int]]:
     """Count jobs by queue and state; every configured queue is there, also when it has none."""
-    by_queue = buffer.read(jobs.count_by_queue_and_state)
+    by_queue = buffer.read_replica(jobs.count_by_queue_and_state)
     return {name: by_queue.get(name, {}) for name in grid(buffer).queues}
 
 

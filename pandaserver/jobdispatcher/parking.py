@@ -12,19 +12,26 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-ReadyJobs = Callable[[Sequence[str]], Mapping[str, Collection[int]]]  # the first jobs of those queues that have any
 
 LOOK_S = 0.1
-JOBS_SEEN = 200  # the first of a queue: more are never new at once for those who wait
 _LEAST_PAUSE_S = 0.02  # between two looks, however often there is news
-_LONGEST_PAUSE_S = 1.0  # between two looks at a queue whose jobs are not for those who wait
 _TROUBLE_S = 1.0
 _EXTRA_TRIES, _MOST_EXTRA_TRIES = 2, 20  # by those next in line: more of them with each look, and at once
+
+
+class Signs(Protocol):
+    """What can be seen of queues without taking anything."""
+
+    def activations(self, queues: Collection[str]) -> Mapping[str, int]:
+        """Tell how many jobs have been activated for each queue since ever."""
+
+    def with_jobs(self, queues: Collection[str]) -> Collection[str]:
+        """Tell in which of the queues jobs wait now."""
 
 
 class LotFull(Exception):
@@ -62,11 +69,15 @@ class _Room:
     """Those who wait for jobs of one queue, in the order in which they came."""
 
     waiters: list[_Waiter] = field(default_factory=list)
-    jobs: frozenset[int] = frozenset()  # as last seen
+    activations: int | None = None  # as last seen, since somebody waits here
     news: int = 0
     owed: int = 0  # tries for which somebody was woken in vain
-    look_at: float = 0.0
-    pause_s: float = 0.0
+    unwanted: bool = False  # there may be jobs that nobody took who was woken
+
+    @property
+    def curious(self) -> bool:
+        """Say whether it matters that jobs wait which are not new."""
+        return self.activations is None or self.owed > 0
 
     def wake(self, most: int) -> int:
         """Wake some that have not tried since the last news; tell how many."""
@@ -79,15 +90,18 @@ class _Room:
         """Note that the next one may try in the place of somebody who was woken."""
         waiter.woken = False
         self.owed += 1
+        self.unwanted = True
 
-    def hear(self, jobs: frozenset[int], now: float) -> None:
+    def hear(self, activations: int, *, jobs_wait: bool) -> None:
         """Take in what was seen, and wake as many as there are new jobs."""
-        new = len(jobs - self.jobs)
-        no_use = bool(jobs) and not new
-        self.jobs = jobs
-        self.pause_s = min(max(2 * self.pause_s, LOOK_S), _LONGEST_PAUSE_S) if no_use else 0.0
-        self.look_at = now + self.pause_s
-        if new:
+        if self.activations is None:  # what came before the first look may have come after a waiter's try
+            new = len(self.waiters) if jobs_wait else 0
+        else:
+            new = activations - self.activations
+        if self.curious and not jobs_wait:
+            self.owed, self.unwanted = 0, False
+        self.activations = activations
+        if new > 0:
             self.news += 1
             self.wake(new)
 
@@ -95,8 +109,8 @@ class _Room:
 class ParkingLot:
     """The waiting requests of this process, at most so many."""
 
-    def __init__(self, ready: ReadyJobs, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ready, self._most, self._clock = ready, most, clock
+    def __init__(self, signs: Signs, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._signs, self._most, self._clock = signs, most, clock
         self._lock = threading.Lock()
         self._rooms: dict[str, _Room] = {}
         self._parked, self._extra_tries = 0, _MOST_EXTRA_TRIES
@@ -147,17 +161,17 @@ class ParkingLot:
 
     def look(self) -> None:
         """See which jobs are new in the queues that somebody waits for."""
-        now = self._clock()
         with self._lock:
             self._extra_tries = min(self._extra_tries + _EXTRA_TRIES, _MOST_EXTRA_TRIES)
-            due = {queue: room for queue, room in self._rooms.items() if room.waiters and room.look_at <= now}
-        seen = self._ready(list(due)) if due else {}
+            rooms = {queue: room for queue, room in self._rooms.items() if room.waiters}
+            curious = [queue for queue, room in rooms.items() if room.curious]
+        activations = self._signs.activations(list(rooms)) if rooms else {}
+        with_jobs = self._signs.with_jobs(curious) if curious else ()
         with self._lock:
-            for queue, room in due.items():
+            for queue, room in rooms.items():
                 if room.waiters:
-                    room.hear(frozenset(seen.get(queue, ())), now)
-            for room in self._rooms.values():
-                self._let_next_try(room)
+                    room.hear(activations.get(queue, 0), jobs_wait=queue in with_jobs)
+                    self._let_next_try(room)
 
     def _loop(self) -> None:
         while not self._stopping.is_set():
@@ -212,7 +226,7 @@ class ParkingLot:
             if waiter.woken:
                 return True
             waiter.last_try = True
-            return bool(room.jobs) and not waiter.heir and not self._stopping.is_set()
+            return room.unwanted and not waiter.heir and not self._stopping.is_set()
 
     def _leave(self, room: _Room, waiter: _Waiter, *, served: bool) -> None:
         with self._lock:
@@ -224,12 +238,12 @@ class ParkingLot:
             if waiter.woken and not served:
                 room.was_in_vain(waiter)
             if not room.waiters:
-                room.jobs, room.owed, room.look_at = frozenset(), 0, 0.0
+                room.activations, room.owed, room.unwanted = None, 0, False
             if not any(room.waiters for room in self._rooms.values()) and not self._stopping.is_set():
                 self._occupied.clear()
 
     def _let_next_try(self, room: _Room) -> None:
-        allowed = min(room.owed if room.jobs else 0, self._extra_tries)
+        allowed = min(room.owed, self._extra_tries)
         woken = room.wake(allowed)
         self._extra_tries -= woken
-        room.owed = room.owed - woken if room.jobs and woken == allowed else 0
+        room.owed = room.owed - woken if woken == allowed else 0

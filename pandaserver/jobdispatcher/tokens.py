@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 
+TOKEN_SECRET = "job-tokens"  # its name among the secrets that all server processes share
+
 
 def job_token(secret: str, job_id: int, attempt: int) -> str:
     """Make the token of one attempt; nothing needs to be stored, all server processes share the secret."""

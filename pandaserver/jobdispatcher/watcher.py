@@ -59,7 +59,7 @@ class Watcher:
         error = JobError(rule.family, rule.code, reason)
         ending = Ending(state=_end(one.job, rule), reason=reason, errors=(error,))
         if rule.heartbeat:
-            attempts.end(connection, one.job, attempts.LOST, now=now)
+            attempts.end(connection, [attempts.Word(one.job, {"outcome": attempts.LOST})], now=now)
         if rule.action is TimeoutAction.RETRY:
             after_failure(connection, one, ending, rules=self.retry_rules, now=now)
         elif rule.action is TimeoutAction.REASSIGN:

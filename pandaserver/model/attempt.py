@@ -10,13 +10,17 @@ from pandaserver.model.codes import JobError
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimRequest:
-    """What a pilot asks for. Zero means: not said."""
+    """What a pilot asks for. Zero and empty mean: not said, anything fits."""
 
     queue: str
     labels: tuple[str, ...] | None = None  # None: any
     memory_mb: int = 0
     disk_mb: int = 0
     remaining_s: int = 0
+    cores: int = 0
+    vo: str = ""
+    owner: str = ""  # DN; jobs of this user only
+    working_group: str = ""
     pilot: str = ""  # DN
     node: str = ""
     computing_element: str = ""

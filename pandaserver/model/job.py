@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from pandaserver.model.file import File, FileStatus, FileType, NewFile
 from pandaserver.model.states import JobState
@@ -108,6 +109,33 @@ class Job:
     def may_retry(self, most: int = 0) -> bool:
         """Say whether a failed attempt may be followed by another: `most`, maxAttempt, or twice where nobody said."""
         return not self.kill_requested and self.failed_attempts + 1 < (most or self.max_attempt or 2)
+
+
+class InState(Protocol):
+    """What must be known of a job to change its state."""
+
+    @property
+    def job_id(self) -> int:
+        """PandaID."""
+
+    @property
+    def state(self) -> JobState:
+        """Where it is."""
+
+    @property
+    def attempt(self) -> int:
+        """The fence of the current attempt."""
+
+
+@dataclass(frozen=True)
+class PlacedJob:
+    """The little that matters when a pilot speaks of a job; it is read for every heartbeat."""
+
+    job_id: int
+    state: JobState
+    attempt: int
+    site: str | None
+    command: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

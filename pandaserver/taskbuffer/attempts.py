@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,54 +12,47 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from pandaserver.model.attempt import Attempt, ClaimRequest, PilotReport
-from pandaserver.model.job import Job
+from pandaserver.model.job import InState, Job
 from pandaserver.model.states import JobState
 from pandaserver.taskbuffer import jobs, schema
+from pandaserver.taskbuffer.statements import Prepared, Upsert, values
 
 _attempts = schema.attempts
-_ready = schema.ready
 
 LOST = "lost"  # the outcome of an attempt whose pilot fell silent
 
 
-def claim(connection: Connection, request: ClaimRequest, *, now: datetime, lease_s: float) -> Job | None:
-    """Give the first job in order that fits, as a new attempt; None when there is none.
+@dataclass(frozen=True)
+class Taken:
+    """A job that a request gets."""
 
-    Rows that another pilot is taking at this moment are stepped over, not waited for.
-    """
-    job_id = connection.execute(_first_ready(request)).scalar_one_or_none()
-    if job_id is None:
-        return None
-    job = jobs.load(connection, [job_id], lock=True)[job_id]
-    number = job.attempt + 1
-    taken = replace(job, attempt=number)
-    jobs.change_state(
-        connection, [taken], JobState.SENT, now=now, reason=f"taken by {request.node or 'a pilot'}",
-        attempt=number, started_at=None, ended_at=None,
+    request: ClaimRequest
+    job_id: int
+    lane_id: int
+
+
+def start(connection: Connection, taken: Sequence[Taken], *, now: datetime, lease_s: float) -> list[Job]:
+    """Begin an attempt at each of these jobs, which `lanes.take` took hold of; give the jobs in that order."""
+    locked = jobs.load(connection, [one.job_id for one in taken], lock=True)
+    pairs = [(one, replace(locked[one.job_id], attempt=locked[one.job_id].attempt + 1)) for one in taken]
+    jobs.change_states(
+        connection, [(job, f"taken by {one.request.node or 'a pilot'}") for one, job in pairs], JobState.SENT, now=now,
+        count_attempt=True, started_at=None, ended_at=None,
     )  # fmt: skip
-    connection.execute(sa.insert(_attempts).values(_new_attempt(taken, request, now, lease_s)))
-    return replace(taken, state=JobState.SENT)
+    _INSERT.many(connection, [_new_attempt(job, one, now, lease_s) for one, job in pairs])
+    return [replace(job, state=JobState.SENT) for _, job in pairs]
 
 
-def _first_ready(request: ClaimRequest) -> sa.Select[Any]:
-    conditions = [_ready.c.queue == request.queue]
-    if request.labels is not None:
-        conditions.append(_ready.c.label.in_(request.labels))
-    limits = (
-        (_ready.c.memory_mb, request.memory_mb),
-        (_ready.c.disk_mb, request.disk_mb),
-        (_ready.c.wall_time_s, request.remaining_s),
-    )
-    conditions += [column <= limit for column, limit in limits if limit > 0]
-    in_order = sa.select(_ready.c.job_id).where(*conditions).order_by(_ready.c.rank, _ready.c.job_id)
-    return in_order.limit(1).with_for_update(skip_locked=True)
+_INSERT = Prepared(sa.insert(_attempts))
 
 
-def _new_attempt(job: Job, request: ClaimRequest, now: datetime, lease_s: float) -> dict[str, Any]:
+def _new_attempt(job: Job, taken: Taken, now: datetime, lease_s: float) -> dict[str, Any]:
+    request = taken.request
     return {
         "job_id": job.job_id,
         "number": job.attempt,
         "queue": request.queue,
+        "lane_id": taken.lane_id,
         "pilot": request.pilot,
         "node": request.node,
         "pilot_id": request.pilot_id,
@@ -79,48 +73,111 @@ class Earlier:
     spent: bool = False
 
 
-def claimed_by(connection: Connection, request: ClaimRequest) -> Earlier:
-    """Find what this very request of this pilot got before."""
-    if not request.request_id:
-        return Earlier()
-    columns = (_attempts.c.job_id, _attempts.c.number, _attempts.c.ended_at)
-    same = sa.and_(_attempts.c.pilot == request.pilot, _attempts.c.request_id == request.request_id)
-    row = connection.execute(sa.select(*columns).where(same)).one_or_none()
-    if row is None:
-        return Earlier()
-    job = jobs.load(connection, [row.job_id]).get(row.job_id) if row.ended_at is None else None
-    return Earlier(job if job is not None and job.attempt == row.number else None, spent=True)
+def claimed_by(connection: Connection, requests: Sequence[ClaimRequest]) -> dict[tuple[str, str], Earlier]:
+    """Find what these very requests of these pilots got before, by pilot and request id."""
+    by_pilot: dict[str, list[str]] = defaultdict(list)
+    for request in requests:
+        if request.request_id:
+            by_pilot[request.pilot].append(request.request_id)
+    rows = [row for pilot, ids in by_pilot.items() for row in _EARLIER.rows(connection, pilot=pilot, ids=ids)]
+    if not rows:
+        return {}
+    living = jobs.load(connection, [job_id for _, _, job_id, _, ended_at in rows if ended_at is None])
+    return {
+        (pilot, request_id): Earlier(_in_attempt(living.get(job_id), number), spent=True)
+        for pilot, request_id, job_id, number, _ in rows
+    }
 
 
-def renew(connection: Connection, job: Job, *, now: datetime, lease_s: float, **columns: Any) -> None:
-    """Prolong the lease of the current attempt and note what the pilot told of its use of the machine."""
-    values = {"lease_until": now + timedelta(seconds=lease_s)} | columns
-    connection.execute(sa.update(_attempts).where(_current(job)).values(values))
+_EARLIER = Prepared(
+    sa.select(*(_attempts.c[name] for name in ("pilot", "request_id", "job_id", "number", "ended_at"))).where(
+        _attempts.c.pilot == sa.bindparam("pilot"), _attempts.c.request_id.in_(values("ids"))
+    )
+)
 
 
-def end(connection: Connection, job: Job, outcome: str, *, now: datetime, **columns: Any) -> None:
-    """End the current attempt: finished, failed or lost."""
-    values = {"ended_at": now, "outcome": outcome} | columns
-    connection.execute(sa.update(_attempts).where(_current(job)).values(values))
+def _in_attempt(job: Job | None, number: int) -> Job | None:
+    return job if job is not None and job.attempt == number else None
 
 
-def last_report(connection: Connection, job: Job) -> dict[str, Any] | None:
-    """Give the last word of the current attempt, as `end` stored it under `report`."""
-    report = connection.execute(sa.select(_attempts.c.report).where(_current(job))).scalar_one_or_none()
-    return dict(report) if report else None
+@dataclass(frozen=True)
+class Word:
+    """What a pilot's word changes of an attempt; columns left out stay as they are."""
+
+    job: InState
+    columns: Mapping[str, Any]
 
 
-def outcome(connection: Connection, job: Job) -> str | None:
+def renew(connection: Connection, words: Sequence[Word], *, now: datetime, lease_s: float) -> None:
+    """Prolong the leases of current attempts and note what their pilots told of their use of the machines."""
+    until = now + timedelta(seconds=lease_s)
+    _RENEW.many(connection, [_told_row(word, now) | {"lease_until": until} for word in _in_order(words)])
+
+
+def end(connection: Connection, words: Sequence[Word], *, now: datetime) -> None:
+    """End current attempts; the columns say `outcome`: finished, failed or lost."""
+    rows = [{"report": {}} | _told_row(word, now) | {"ended_at": now} for word in _in_order(words)]
+    _END.many(connection, rows)
+
+
+def _in_order(words: Sequence[Word]) -> list[Word]:
+    return sorted(words, key=lambda word: word.job.job_id)
+
+
+# What pilots tell, and how nothing told looks in the row that is sent.
+_NOTHING = {
+    "cpu_time_s": "NULL",
+    "max_rss_kb": "NULL",
+    "timing": "NULL",
+    "exit_code": "NULL",
+    "usage": "'{}'",
+    "node": "''",
+}
+_TOLD: dict[str, Any] = dict.fromkeys(_NOTHING) | {"usage": {}, "node": ""}
+
+
+def _unless_nothing(new: Any) -> dict[str, Any]:
+    return {
+        name: sa.func.coalesce(sa.func.nullif(new[name], sa.text(nothing)), _attempts.c[name])
+        for name, nothing in _NOTHING.items()
+    }
+
+
+# The rows are there: an "insert" of many is how MariaDB changes many rows, each in its own way, with one statement.
+_RENEW = Upsert(_attempts, lambda new: _unless_nothing(new) | {"lease_until": new["lease_until"]})
+_END = Upsert(
+    _attempts, lambda new: _unless_nothing(new) | {name: new[name] for name in ("ended_at", "outcome", "report")}
+)
+
+
+def _told_row(word: Word, now: datetime) -> dict[str, Any]:
+    key = {"job_id": word.job.job_id, "number": word.job.attempt, "queue": "", "claimed_at": now, "lease_until": now}
+    return key | _TOLD | dict(word.columns)
+
+
+def last_reports(connection: Connection, reported: Iterable[Job]) -> dict[int, dict[str, Any]]:
+    """Give the last words of the current attempts of jobs, by job; those without one are left out."""
+    numbers = {job.job_id: job.attempt for job in reported}
+    rows = [row for part in jobs.in_parts(sorted(numbers)) for row in _REPORTS.rows(connection, ids=part)]
+    return {job_id: dict(report) for job_id, number, report in rows if report and number == numbers[job_id]}
+
+
+_REPORTS = Prepared(
+    sa.select(_attempts.c.job_id, _attempts.c.number, _attempts.c.report).where(_attempts.c.job_id.in_(values("ids")))
+)
+
+
+def outcome(connection: Connection, job: InState) -> str | None:
     """Tell how the current attempt ended, None while it has not."""
     return connection.execute(sa.select(_attempts.c.outcome).where(_current(job))).scalar_one_or_none()
 
 
 def of_jobs(connection: Connection, job_ids: Sequence[int]) -> list[Attempt]:
     """Load all attempts of jobs, oldest first."""
-    columns = [c for c in _attempts.c if c.name not in ("report", "request_id")]
+    columns = [c for c in _attempts.c if c.name not in ("report", "request_id", "lane_id")]
     statement = sa.select(*columns).where(_attempts.c.job_id.in_(list(job_ids)))
     rows = connection.execute(statement.order_by(_attempts.c.job_id, _attempts.c.number))
-    return [_attempt(row) for row in rows]
+    return [attempt_of(row) for row in rows]
 
 
 def lost(
@@ -155,10 +212,11 @@ def usage_columns(report: PilotReport) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _current(job: Job) -> sa.ColumnElement[bool]:
+def _current(job: InState) -> sa.ColumnElement[bool]:
     return sa.and_(_attempts.c.job_id == job.job_id, _attempts.c.number == job.attempt)
 
 
-def _attempt(row: Row[Any]) -> Attempt:
+def attempt_of(row: Row[Any]) -> Attempt:
+    """Make an attempt of a row with the columns of the table that it has."""
     values = dict(row._mapping)
     return Attempt(**(values | {"usage": dict(values["usage"] or {})}))

@@ -26,10 +26,19 @@ class TaskBuffer:
         """Tell the time, aware UTC."""
         return self.clock()
 
+    @property
+    def has_replica(self) -> bool:
+        """Say whether there is a database that lags behind."""
+        return self.database.replica is not self.database.reader
+
     def run(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction; it may be run twice, so it does nothing outside the database."""
         return self.database.run(work)
 
     def read(self, work: Callable[[Connection], T]) -> T:
-        """Run `work`, which only reads."""
+        """Run `work`, which only reads: it sees all that was committed before, and all of it as of one moment."""
         return self.database.read(work)
+
+    def read_replica(self, work: Callable[[Connection], T]) -> T:
+        """Run `work`, which only reads and decides nothing, where it may see what was true a while ago."""
+        return self.database.read_replica(work)

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
 from pandaserver.model.file import File, FileStatus, FileType, NewFile
 from pandaserver.model.job import JobWithFiles
 from pandaserver.model.states import JobState
 from pandaserver.taskbuffer import jobs, schema
+from pandaserver.taskbuffer.statements import Prepared, Upsert, values
 
 _files = schema.files
 
 
 def insert(connection: Connection, new: Sequence[tuple[int, NewFile]]) -> None:
     """Write the files of new jobs, as (job id, file) pairs."""
-    if new:
-        connection.execute(sa.insert(_files), [_new_row(job_id, file) for job_id, file in new])
+    _INSERT.many(connection, [_new_row(job_id, file) for job_id, file in new])
+
+
+_INSERT = Prepared(sa.insert(_files))
 
 
 def _new_row(job_id: int, file: NewFile) -> dict[str, Any]:
@@ -31,10 +34,14 @@ def _new_row(job_id: int, file: NewFile) -> dict[str, Any]:
 def of_jobs(connection: Connection, job_ids: Iterable[int]) -> dict[int, tuple[File, ...]]:
     """Load the files of jobs, in the order in which they were given."""
     found: dict[int, list[File]] = defaultdict(list)
-    statement = sa.select(_files).where(_files.c.job_id.in_(sorted(set(job_ids)))).order_by(_files.c.file_id)
-    for row in connection.execute(statement):
-        found[row.job_id].append(_file(row))
+    for part in jobs.in_parts(sorted(set(job_ids))):
+        for row in _OF_JOBS.rows(connection, ids=part):
+            file = file_of(row)
+            found[file.job_id].append(file)
     return {job_id: tuple(files) for job_id, files in found.items()}
+
+
+_OF_JOBS = Prepared(sa.select(_files).where(_files.c.job_id.in_(values("ids"))).order_by(_files.c.file_id))
 
 
 def load_jobs(connection: Connection, job_ids: Iterable[int], *, lock: bool = False) -> list[JobWithFiles]:
@@ -50,9 +57,16 @@ def set_status(connection: Connection, file_ids: Sequence[int], status: FileStat
 
 
 def set_columns(connection: Connection, file_ids: Sequence[int], **columns: Any) -> None:
-    """Set columns of files."""
-    if file_ids:
-        connection.execute(sa.update(_files).where(_files.c.file_id.in_(list(file_ids))).values(columns))
+    """Give columns of files the same values."""
+    given = {f"new_{name}": value for name, value in columns.items()}
+    for part in jobs.in_parts(sorted(file_ids)):
+        _update_of(tuple(sorted(columns))).run(connection, ids=part, **given)
+
+
+@cache
+def _update_of(names: tuple[str, ...]) -> Prepared:
+    given = {name: sa.bindparam(f"new_{name}", type_=_files.c[name].type) for name in names}
+    return Prepared(sa.update(_files).where(_files.c.file_id.in_(values("ids"))).values(given))
 
 
 def copy(connection: Connection, patterns: Sequence[File]) -> None:
@@ -62,63 +76,73 @@ def copy(connection: Connection, patterns: Sequence[File]) -> None:
 
 
 def _copied_row(file: File) -> dict[str, Any]:
-    row = vars(file) | {"type": file.type.value, "status": file.status.value}
+    row = _row(file)
     del row["file_id"]
     return row
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileFact:
-    """What has become known of one file."""
-
-    file_id: int
-    status: FileStatus
-    guid: str | None
-    size_bytes: int | None
-    checksum: str | None
+def _row(file: File) -> dict[str, Any]:
+    return vars(file) | {"type": file.type.value, "status": file.status.value}
 
 
-def set_facts(connection: Connection, facts: Sequence[FileFact]) -> None:
-    """Write what has become known of files, each for itself."""
-    if facts:
-        one = sa.update(_files).where(_files.c.file_id == sa.bindparam("which"))
-        connection.execute(one, [_fact_row(fact) for fact in facts])
+def save(connection: Connection, changed: Sequence[File]) -> None:
+    """Write what has become known of files of locked jobs, each for itself: all of File that may change."""
+    for part in jobs.in_parts(sorted(changed, key=lambda file: file.file_id)):
+        _SAVE.many(connection, [_row(file) for file in part])
 
 
-def _fact_row(fact: FileFact) -> dict[str, Any]:
-    row = vars(fact) | {"which": fact.file_id, "status": fact.status.value}
-    del row["file_id"]
-    return row
+_MAY_CHANGE = ("status", "guid", "size_bytes", "checksum", "block", "endpoint")
+# The rows are there: an "insert" of many is how MariaDB changes many rows, each in its own way, with one statement.
+_SAVE = Upsert(_files, lambda new: {name: new[name] for name in _MAY_CHANGE})
 
 
-def jobs_with_block(connection: Connection, block: str, status: FileStatus) -> list[int]:
-    """Find the jobs that have files of a status in a dispatch or _sub dataset."""
-    match = sa.and_(_files.c.block == block, _files.c.status == status.value)
-    return sorted(connection.execute(sa.select(_files.c.job_id).distinct().where(match)).scalars())
+def jobs_with_blocks(connection: Connection, blocks: Collection[str], status: FileStatus) -> list[int]:
+    """Find the jobs that have files of a status in one of these dispatch or _sub datasets."""
+    rows = _WITH_BLOCKS.rows(connection, blocks=sorted(blocks), status=status.value)
+    return sorted({row[0] for row in rows})
 
 
-def undecided_in_block(connection: Connection, block: str) -> int:
-    """Count the files of a _sub dataset of which nobody knows yet whether they will be."""
-    open_ = (FileStatus.UNKNOWN.value, FileStatus.TRANSFERRING.value)
-    statement = sa.select(sa.func.count()).where(_files.c.block == block, _files.c.status.in_(open_))
-    return int(connection.execute(statement).scalar_one())
+_WITH_BLOCKS = Prepared(
+    sa.select(_files.c.job_id)
+    .distinct()
+    .where(_files.c.block.in_(values("blocks")), _files.c.status == sa.bindparam("status"))
+)
 
 
-def waiting_for(connection: Connection, names: Sequence[tuple[str, str]]) -> list[int]:
+def undecided_blocks(connection: Connection, blocks: Collection[str]) -> set[str]:
+    """Tell which of these _sub datasets have files of which nobody knows yet whether they will be."""
+    open_ = [FileStatus.UNKNOWN.value, FileStatus.TRANSFERRING.value]
+    return {row[0] for row in _UNDECIDED.rows(connection, blocks=sorted(blocks), open=open_)}
+
+
+_UNDECIDED = Prepared(
+    sa.select(_files.c.block)
+    .distinct()
+    .where(_files.c.block.in_(values("blocks")), _files.c.status.in_(values("open")))
+)
+
+
+def waiting_for(connection: Connection, names: Collection[tuple[str, str]]) -> list[int]:
     """Find the waiting jobs that miss one of these (scope, lfn)."""
-    table = schema.jobs
-    statement = (
-        sa.select(_files.c.job_id, _files.c.scope, _files.c.lfn)
-        .join(table, table.c.job_id == _files.c.job_id)
-        .where(
-            _files.c.lfn.in_(sorted({lfn for _, lfn in names})),
-            _files.c.type == FileType.INPUT.value,
-            _files.c.status == FileStatus.MISSING.value,
-            table.c.state == JobState.WAITING.value,
-        )
+    if not _ANY_WAITING.rows(connection):  # most often; it costs far less than to look for all the names
+        return []
+    wanted, lfns = set(names), sorted({lfn for _, lfn in names})
+    rows = [row for part in jobs.in_parts(lfns) for row in _WAITING_FOR.rows(connection, lfns=part)]
+    return sorted({job_id for job_id, scope, lfn in rows if (scope, lfn) in wanted})
+
+
+_jobs = schema.jobs
+_ANY_WAITING = Prepared(sa.select(_jobs.c.job_id).where(_jobs.c.state == JobState.WAITING.value).limit(1))
+_WAITING_FOR = Prepared(
+    sa.select(_files.c.job_id, _files.c.scope, _files.c.lfn)
+    .join(_jobs, _jobs.c.job_id == _files.c.job_id)
+    .where(
+        _files.c.lfn.in_(values("lfns")),
+        _files.c.type == FileType.INPUT.value,
+        _files.c.status == FileStatus.MISSING.value,
+        _jobs.c.state == JobState.WAITING.value,
     )
-    wanted = set(names)
-    return sorted({row.job_id for row in connection.execute(statement) if (row.scope, row.lfn) in wanted})
+)
 
 
 def missing_inputs(connection: Connection, state: JobState, limit: int) -> list[tuple[str, str]]:
@@ -134,6 +158,10 @@ def missing_inputs(connection: Connection, state: JobState, limit: int) -> list[
     return [(row.scope, row.lfn) for row in connection.execute(statement)]
 
 
-def _file(row: Row[Any]) -> File:
-    values = dict(row._mapping)
-    return File(**(values | {"type": FileType(values["type"]), "status": FileStatus(values["status"])}))
+_COLUMNS = tuple(column.name for column in _files.c)
+
+
+def file_of(row: Sequence[Any]) -> File:
+    """Make a file of a row that has all columns of the table, in their order."""
+    told = dict(zip(_COLUMNS, row, strict=True))
+    return File(**(told | {"type": FileType(told["type"]), "status": FileStatus(told["status"])}))

@@ -20,8 +20,9 @@ from pandaserver.model.codes import ErrorFamily
 from pandaserver.model.file import OUTPUTS, FileType
 from pandaserver.model.job import Job
 from pandaserver.model.states import FINAL, JobState
-from pandaserver.taskbuffer import jobs, schema
+from pandaserver.taskbuffer import archive, jobs, schema
 from pandaserver.taskbuffer.database import Database
+from pandaserver.taskbuffer.shelves import ARCHIVE, LIVING, Shelf, shelves, together
 
 T = TypeVar("T")
 
@@ -30,7 +31,6 @@ Snapshot = Connection  # what reading functions work on, for those who may not k
 COUNT_LIMIT = 200_000  # rows looked at for one count; more is told as partial
 _STATEMENT_LIMIT_S = 20  # a page never keeps the database busy for longer
 
-_jobs = schema.jobs
 _MADE = (*OUTPUTS, FileType.OLD_LOG)
 
 
@@ -129,95 +129,145 @@ class JobCount:
 
 def count_jobs(connection: Connection, chosen: JobFilter, *, limit: int = COUNT_LIMIT) -> JobCount:
     """Count jobs by state, site, label and owner, looking at no more than `limit` of them."""
-    columns = (_jobs.c.state, _jobs.c.site, _jobs.c.label, _jobs.c.owner_name)
-    one = sa.select(*columns).where(*_conditions(chosen)).limit(limit + 1).subquery()
+    looked_at = [
+        sa.select(shelf.jobs.c.state, shelf.jobs.c.site, shelf.jobs.c.label, shelf.jobs.c.owner_name)
+        .where(*_conditions(shelf, chosen))
+        .limit(limit + 1)
+        for shelf in _shelves(chosen)
+    ]
+    one = together(looked_at).limit(limit + 1).subquery()
     rows = connection.execute(sa.select(*one.c, sa.func.count().label("number")).group_by(*one.c))
     groups = tuple(JobGroup(JobState(r.state), r.site or "", r.label, r.owner_name, r.number) for r in rows)
     return JobCount(groups, partial=sum(g.number for g in groups) > limit)
 
 
-SORTS: dict[str, Any] = {
-    "id": _jobs.c.job_id,
-    "state": _jobs.c.state,
-    "changed": _jobs.c.state_since,
-    "created": _jobs.c.created_at,
-    "priority": _jobs.c.priority,
-    "attempt": _jobs.c.attempt,
-    "site": _jobs.c.site,
-    "owner": _jobs.c.owner_name,
-    "name": _jobs.c.name,
-    "task": _jobs.c.task_id,
-}
+SORTS = {
+    "id": "job_id",
+    "state": "state",
+    "changed": "state_since",
+    "created": "created_at",
+    "priority": "priority",
+    "attempt": "attempt",
+    "site": "site",
+    "owner": "owner_name",
+    "name": "name",
+    "task": "task_id",
+}  # name of the order -> column
 
 
 def list_jobs(
     connection: Connection, chosen: JobFilter, *, sort: str = "-id", limit: int = 100, offset: int = 0
 ) -> list[Job]:
     """Load one screen of jobs; `sort` is a name of SORTS, with a minus for descending."""
-    column = SORTS[sort.removeprefix("-")]
-    down = sort.startswith("-")
-    order = (column.desc(), _jobs.c.job_id.desc()) if down else (column, _jobs.c.job_id)
-    statement = sa.select(_jobs.c.job_id).where(*_conditions(chosen)).order_by(*order).limit(limit).offset(offset)
+    first = [_in_order(shelf, chosen, sort, limit + offset) for shelf in _shelves(chosen)]
+    one = together(first).subquery()
+    statement = sa.select(one.c.job_id).order_by(*_order(one.c.place, one.c.job_id, sort)).limit(limit).offset(offset)
     ids = list(connection.execute(statement).scalars())
-    loaded = jobs.load(connection, ids)
+    loaded = load_jobs(connection, ids)
     return [loaded[job_id] for job_id in ids]
 
 
-def _conditions(chosen: JobFilter) -> list[sa.ColumnElement[bool]]:
-    found = [_recent(chosen.states, chosen.since)] if chosen.since else []
+def _in_order(shelf: Shelf, chosen: JobFilter, sort: str, limit: int) -> sa.Select[Any]:
+    place = shelf.jobs.c[SORTS[sort.removeprefix("-")]]
+    statement = sa.select(shelf.jobs.c.job_id, place.label("place")).where(*_conditions(shelf, chosen))
+    return statement.order_by(*_order(place, shelf.jobs.c.job_id, sort)).limit(limit)
+
+
+def _order(place: sa.ColumnElement[Any], job_id: sa.ColumnElement[int], sort: str) -> list[sa.ColumnElement[Any]]:
+    return [place.desc(), job_id.desc()] if sort.startswith("-") else [place, job_id]
+
+
+def load_jobs(connection: Connection, job_ids: Sequence[int]) -> dict[int, Job]:
+    """Load jobs by id, living or of the archive; unknown ids are left out."""
+    living = jobs.load(connection, job_ids)
+    missing = [job_id for job_id in job_ids if job_id not in living]
+    return living | archive.find(connection, missing).jobs if missing else living
+
+
+def errors_of(connection: Connection, job_ids: Sequence[int]) -> dict[int, list[jobs.RecordedError]]:
+    """Give the recorded errors of jobs, living or of the archive, oldest first."""
+    found = archive.find(connection, job_ids)
+    return {**jobs.errors_of(connection, job_ids), **archive.errors_of(connection, found)}
+
+
+def _shelves(chosen: JobFilter) -> list[Shelf]:
+    """Say where jobs of a filter can be: nothing but what has ended is in the archive."""
+    return shelves(archive=not chosen.states or any(state in FINAL for state in chosen.states))
+
+
+def _conditions(shelf: Shelf, chosen: JobFilter) -> list[sa.ColumnElement[bool]]:
+    table = shelf.jobs
+    found = shelf.since(table, chosen.since)
+    if chosen.since:
+        found.append(_recent(shelf, chosen.states, chosen.since))
     if chosen.states:
-        found.append(_jobs.c.state.in_([s.value for s in chosen.states]))
+        found.append(table.c.state.in_([s.value for s in chosen.states]))
     if chosen.sites:
-        found.append(sa.func.coalesce(_jobs.c.site, "").in_(chosen.sites) if "" in chosen.sites else _at(chosen.sites))
+        site = sa.func.coalesce(table.c.site, "") if "" in chosen.sites else table.c.site
+        found.append(site.in_(chosen.sites))
     if chosen.owners:
-        found.append(sa.or_(_jobs.c.owner_name.in_(chosen.owners), _jobs.c.owner.in_(chosen.owners)))
+        found.append(_owned(shelf, chosen.owners))
     if chosen.labels:
-        found.append(_jobs.c.label.in_(chosen.labels))
-    numbers = ((_jobs.c.task_id, chosen.task_id), (_jobs.c.definition_id, chosen.definition_id))
+        found.append(table.c.label.in_(chosen.labels))
+    numbers = ((table.c.task_id, chosen.task_id), (table.c.definition_id, chosen.definition_id))
     found += [column == number for column, number in numbers if number is not None]
     if chosen.name:
-        found.append(_jobs.c.name.contains(chosen.name, autoescape=True))
-    return found + _by_other_tables(chosen)
+        found.append(table.c.name.contains(chosen.name, autoescape=True))
+    return found + _by_other_tables(shelf, chosen)
 
 
-def _at(sites: Sequence[str]) -> sa.ColumnElement[bool]:
-    return _jobs.c.site.in_(sites)
-
-
-def _recent(states: Sequence[JobState], since: datetime) -> sa.ColumnElement[bool]:
+def _recent(shelf: Shelf, states: Sequence[JobState], since: datetime) -> sa.ColumnElement[bool]:
     """Keep the living and those that ended lately; both sides can use the index on state and time."""
+    table = shelf.jobs
+    if shelf is ARCHIVE:
+        return table.c.state_since >= since
     wanted = states or tuple(JobState)
     living = [s.value for s in wanted if s not in FINAL]
     ended = [s.value for s in wanted if s in FINAL]
-    lately = sa.and_(_jobs.c.state.in_(ended), _jobs.c.state_since >= since)
+    lately = sa.and_(table.c.state.in_(ended), table.c.state_since >= since)
     if not living:
         return lately
-    return sa.or_(_jobs.c.state.in_(living), lately) if ended else _jobs.c.state.in_(living)
+    return sa.or_(table.c.state.in_(living), lately) if ended else table.c.state.in_(living)
 
 
-def _by_other_tables(chosen: JobFilter) -> list[sa.ColumnElement[bool]]:
+def _owned(shelf: Shelf, names: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Keep the jobs of users, given by DN or short name; in the archive by DN, which has an index there."""
+    table = shelf.jobs
+    if shelf is LIVING:
+        return sa.or_(table.c.owner_name.in_(names), table.c.owner.in_(names))
+    user = schema.users
+    return table.c.owner.in_(sa.select(user.c.dn).where(sa.or_(user.c.dn.in_(names), user.c.name.in_(names))))
+
+
+def _by_other_tables(shelf: Shelf, chosen: JobFilter) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = []
+    table = shelf.jobs
     if chosen.dataset:
-        file = schema.files
-        named = sa.or_(file.c.dataset == chosen.dataset, file.c.block == chosen.dataset)
-        own = sa.or_(
-            _jobs.c.input_dataset == chosen.dataset,
-            _jobs.c.output_dataset == chosen.dataset,
-            _jobs.c.job_id.in_(sa.select(file.c.job_id).where(named)),
-        )
-        found.append(own)
+        found.append(table.c.job_id.in_(_with_dataset(shelf, chosen.dataset, chosen.since)))
     if chosen.error:
-        error, (family, code) = schema.job_errors, chosen.error
-        match = [error.c.family == family.value, error.c.code == code]
+        error, (family, code) = shelf.errors, chosen.error
+        match = [error.c.family == family.value, error.c.code == code, *shelf.since(error, chosen.since)]
         match += [error.c.at >= chosen.since] if chosen.since else []
-        found.append(_jobs.c.job_id.in_(sa.select(error.c.job_id).where(*match)))
+        found.append(table.c.job_id.in_(sa.select(error.c.job_id).where(*match)))
     return found
 
 
+def _with_dataset(shelf: Shelf, name: str, since: datetime | None) -> sa.Select[int]:
+    """Find the jobs that speak of a dataset, themselves or by a file; each way for itself where it has an index."""
+    job, file = shelf.jobs, shelf.files
+    said = [job.c.input_dataset == name, job.c.output_dataset == name]
+    ways = [(job, way) for way in (said if shelf is ARCHIVE else [sa.or_(*said)])]
+    ways += [(file, column == name) for column in (file.c.dataset, file.c.block)]
+    found = [sa.select(table.c.job_id).where(way, *shelf.since(table, since)) for table, way in ways]
+    return sa.select(sa.union_all(*found).subquery().c.job_id)
+
+
 def user_named(connection: Connection, name: str) -> bool:
-    """Say whether a DN, or a short name among the living and the recent, owns a job."""
-    match = sa.or_(_jobs.c.owner == name, _jobs.c.owner_name == name)
-    return connection.execute(sa.select(_jobs.c.job_id).where(match).limit(1)).first() is not None
+    """Say whether a DN or a short name is of somebody who has submitted, or owns a job that lives."""
+    user, table = schema.users, schema.jobs
+    known = sa.select(user.c.dn).where(sa.or_(user.c.dn == name, user.c.name == name)).limit(1)
+    owns = sa.select(table.c.job_id).where(sa.or_(table.c.owner == name, table.c.owner_name == name)).limit(1)
+    return any(connection.execute(statement).first() is not None for statement in (known, owns))
 
 
 @dataclass(frozen=True)
@@ -242,22 +292,26 @@ def users(connection: Connection, names: Sequence[tuple[str, str]], limit: int =
 
 def makers_by_name(connection: Connection, lfn: str, limit: int = 10) -> list[Relative]:
     """Find the jobs that made files of a name, in whatever scope, the newest first."""
-    match = sa.and_(schema.files.c.lfn == lfn, schema.files.c.type.in_(_MADE))
-    rows = connection.execute(_with_jobs().where(match).order_by(_jobs.c.job_id.desc()).limit(limit))
+    found = _with_jobs(lambda file: sa.and_(file.c.lfn == lfn, file.c.type.in_(_MADE)))
+    rows = connection.execute(sa.select(found).order_by(found.c.job_id.desc()).limit(limit))
     return [Relative(r.lfn, r.job_id, JobState(r.state), r.name) for r in rows]
 
 
-def _with_jobs() -> sa.Select[tuple[str, str, int, str, str]]:
-    file = schema.files
-    columns = (file.c.lfn, file.c.scope, _jobs.c.job_id, _jobs.c.state, _jobs.c.name)
-    return sa.select(*columns).join(_jobs, _jobs.c.job_id == file.c.job_id)
+def _with_jobs(match: Callable[[sa.Table], sa.ColumnElement[bool]]) -> sa.Subquery:
+    """Find files, and what matters of their jobs."""
+    found = []
+    for shelf in shelves():
+        job, file = shelf.jobs, shelf.files
+        columns = (file.c.lfn, file.c.scope, job.c.job_id, job.c.state, job.c.name)
+        found.append(sa.select(*columns).join(job, shelf.same_job(file, job)).where(match(file)))
+    return together(found).subquery()
 
 
 def _relatives(
     connection: Connection, names: Sequence[tuple[str, str]], types: Sequence[str], *, limit: int
 ) -> list[Relative]:
-    file = schema.files
     wanted = set(names[:500])
-    match = sa.and_(file.c.lfn.in_(sorted({lfn for _, lfn in wanted})), file.c.type.in_(types))
-    rows = connection.execute(_with_jobs().where(match).order_by(_jobs.c.job_id).limit(limit)) if wanted else ()
+    lfns = sorted({lfn for _, lfn in wanted})
+    found = _with_jobs(lambda file: sa.and_(file.c.lfn.in_(lfns), file.c.type.in_(types)))
+    rows = connection.execute(sa.select(found).order_by(found.c.job_id).limit(limit)) if wanted else ()
     return [Relative(r.lfn, r.job_id, JobState(r.state), r.name) for r in rows if (r.scope, r.lfn) in wanted]

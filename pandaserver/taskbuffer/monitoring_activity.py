@@ -12,12 +12,11 @@ from sqlalchemy.engine import Connection
 from pandaserver.model.codes import ErrorFamily
 from pandaserver.model.states import FINAL, WITH_PILOT, JobState
 from pandaserver.taskbuffer import schema
+from pandaserver.taskbuffer.shelves import ARCHIVE, Shelf, shelves, together
 
 ERROR_LIMIT = 50_000  # errors looked at for one grouping; more is told as partial
 
 _jobs = schema.jobs
-_errors = schema.job_errors
-_attempts = schema.attempts
 _work = schema.work
 _activity = schema.queue_activity
 
@@ -53,14 +52,20 @@ class Ended:
 
 def ended(connection: Connection, since: datetime, *, site: str | None = None) -> list[Ended]:
     """Count the jobs that ended since a moment, by site, state and ten minutes."""
-    # the first 15 letters of a time are its ten minutes, in every database
-    ten_minutes = sa.func.substr(sa.cast(_jobs.c.state_since, sa.String(32)), 1, 15).label("ten_minutes")
-    conditions = [_jobs.c.state.in_([s.value for s in FINAL]), _jobs.c.state_since >= since]
-    if site is not None:
-        conditions.append(_jobs.c.site == site)
-    chosen = sa.select(_jobs.c.site, _jobs.c.state, ten_minutes).where(*conditions).subquery()
+    chosen = together([_ended(shelf, since, site) for shelf in shelves()]).subquery()
     rows = connection.execute(sa.select(*chosen.c, sa.func.count().label("number")).group_by(*chosen.c))
     return [Ended(r.site or "", JobState(r.state), _moment(r.ten_minutes), r.number) for r in rows]
+
+
+def _ended(shelf: Shelf, since: datetime, site: str | None) -> sa.Select[tuple[object, ...]]:
+    table = shelf.jobs
+    # the first 15 letters of a time are its ten minutes, in every database
+    ten_minutes = sa.func.substr(sa.cast(table.c.state_since, sa.String(32)), 1, 15).label("ten_minutes")
+    conditions = [table.c.state.in_([s.value for s in FINAL]), table.c.state_since >= since]
+    conditions += shelf.since(table, since)
+    if site is not None:
+        conditions.append(table.c.site == site)
+    return sa.select(table.c.site, table.c.state, ten_minutes).where(*conditions)
 
 
 def _moment(ten_minutes: str) -> datetime:
@@ -150,27 +155,29 @@ class ErrorFilter:
 
 def errors(connection: Connection, chosen: ErrorFilter, *, limit: int = ERROR_LIMIT) -> Errors:
     """Count errors by family, code, words and site, looking at the newest `limit` of them."""
-    conditions = [_errors.c.at >= chosen.since]
+    told = together([_newest(shelf, chosen, limit + 1) for shelf in shelves()]).subquery()
+    key = (told.c.family, told.c.code, told.c.diagnostic, told.c.site)
+    last = sa.func.max(told.c.at, type_=schema.UTC6()).label("last_at")
+    counted = sa.select(*key, sa.func.count().label("number"), last, sa.func.max(told.c.job_id).label("last_job"))
+    rows = list(connection.execute(counted.group_by(*key)))
+    return Errors(tuple(_error(r) for r in rows), partial=sum(r.number for r in rows) > limit)
+
+
+def _newest(shelf: Shelf, chosen: ErrorFilter, limit: int) -> sa.Select[tuple[object, ...]]:
+    """Give the newest errors with the place where they happened: the queue of the attempt, or else of the job."""
+    error, job, attempt = shelf.errors, shelf.jobs, shelf.attempts
+    conditions = [error.c.at >= chosen.since, *shelf.since(error, chosen.since)]
     if chosen.family is not None:
-        conditions.append(_errors.c.family == chosen.family.value)
+        conditions.append(error.c.family == chosen.family.value)
     if chosen.code is not None:
-        conditions.append(_errors.c.code == chosen.code)
-    newest = sa.select(_errors).where(*conditions).order_by(_errors.c.at.desc()).limit(limit + 1).subquery()
-    rows = list(connection.execute(_grouped(newest, chosen.site)))
-    looked_at = sum(r.number for r in rows)
-    return Errors(tuple(_error(r) for r in rows), partial=looked_at > limit)
-
-
-def _grouped(newest: sa.Subquery, site: str) -> sa.Select[tuple[object, ...]]:
-    tried = sa.and_(_attempts.c.job_id == newest.c.job_id, _attempts.c.number == newest.c.attempt)
-    where = sa.func.coalesce(_attempts.c.queue, _jobs.c.site, "").label("site")
-    key = (newest.c.family, newest.c.code, newest.c.diagnostic, where)
-    last = sa.func.max(newest.c.at, type_=schema.UTC6()).label("last_at")
-    counted = sa.select(
-        *key, sa.func.count().label("number"), last, sa.func.max(newest.c.job_id).label("last_job")
-    ).select_from(newest.join(_jobs, _jobs.c.job_id == newest.c.job_id).outerjoin(_attempts, tried))
-    grouped = counted.where(where == site) if site else counted
-    return grouped.group_by(*key)
+        conditions.append(error.c.code == chosen.code)
+    newest = sa.select(error).where(*conditions).order_by(error.c.at.desc()).limit(limit).subquery()
+    site = sa.func.coalesce(attempt.c.queue, job.c.site, "")
+    tried = sa.and_(shelf.same_job(newest, attempt), attempt.c.number == newest.c.attempt)
+    columns = (newest.c.family, newest.c.code, newest.c.diagnostic, newest.c.at, newest.c.job_id, site.label("site"))
+    places = newest.join(job, shelf.same_job(newest, job)).outerjoin(attempt, tried)
+    statement = sa.select(*columns).select_from(places)
+    return statement.where(site == chosen.site) if chosen.site else statement
 
 
 def _error(row: sa.Row[tuple[object, ...]]) -> ErrorCount:
@@ -214,24 +221,32 @@ class Node:
 def nodes(connection: Connection, queue: str, since: datetime, limit: int = 200) -> list[Node]:
     """Tell how the attempts of a queue ended, machine by machine, those with most failures first."""
 
+    tried = together([_tried(shelf, queue, since) for shelf in shelves()]).subquery()
+
     def number(outcome: str | None) -> sa.ColumnElement[int]:
-        match = _attempts.c.outcome == outcome if outcome else _attempts.c.ended_at.is_(None)
+        match = tried.c.outcome == outcome if outcome else tried.c.ended_at.is_(None)
         return sa.func.sum(sa.case((match, 1), else_=0)).label(outcome or "running")
 
     failed, lost = number("failed"), number("lost")
-    last = sa.func.max(_attempts.c.claimed_at, type_=schema.UTC6()).label("last_claim")
-    recent = sa.or_(_attempts.c.ended_at.is_(None), _attempts.c.ended_at >= since)
+    last = sa.func.max(tried.c.claimed_at, type_=schema.UTC6()).label("last_claim")
     statement = (
-        sa.select(_attempts.c.node, number(None), number("finished"), failed, lost, last)
-        .where(_attempts.c.queue == queue, recent)
-        .group_by(_attempts.c.node)
-        .order_by(sa.desc(failed + lost), _attempts.c.node)
+        sa.select(tried.c.node, number(None), number("finished"), failed, lost, last)
+        .group_by(tried.c.node)
+        .order_by(sa.desc(failed + lost), tried.c.node)
         .limit(limit)
     )
     return [
         Node(r.node, int(r.running), int(r.finished), int(r.failed), int(r.lost), r.last_claim)
         for r in connection.execute(statement)
     ]
+
+
+def _tried(shelf: Shelf, queue: str, since: datetime) -> sa.Select[tuple[object, ...]]:
+    table = shelf.attempts
+    lately = table.c.ended_at >= since
+    recent = lately if shelf is ARCHIVE else sa.or_(table.c.ended_at.is_(None), lately)
+    columns = (table.c.node, table.c.outcome, table.c.ended_at, table.c.claimed_at)
+    return sa.select(*columns).where(table.c.queue == queue, recent, *shelf.since(table, since))
 
 
 # --- the server's own work ------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from pandaserver.taskbuffer import schema
+from pandaserver.taskbuffer.jobs import in_parts
+from pandaserver.taskbuffer.statements import Prepared, values
 
 _reasons = schema.brokerage_reasons
 
@@ -28,16 +30,24 @@ class RecordedReason:
 
 def add(connection: Connection, reasons: Sequence[RecordedReason]) -> None:
     """Record what was said in one round; rounds of the same jobs that led nowhere are forgotten."""
-    if reasons:
-        ids = {r.job_id for r in reasons}
-        chosen = sa.select(_reasons.c.job_id, _reasons.c.at).where(
-            _reasons.c.job_id.in_(ids), _reasons.c.verdict == "chosen"
-        )
-        kept = {(row.job_id, row.at) for row in connection.execute(chosen)}
-        rounds = sa.select(_reasons.c.job_id, _reasons.c.at).distinct().where(_reasons.c.job_id.in_(ids))
-        for job_id, at in {(row.job_id, row.at) for row in connection.execute(rounds)} - kept:
-            connection.execute(sa.delete(_reasons).where(_reasons.c.job_id == job_id, _reasons.c.at == at))
-        connection.execute(sa.insert(_reasons), [vars(r) | {"reason": r.reason[:500]} for r in reasons])
+    for part in in_parts(sorted({r.job_id for r in reasons})):
+        for job_id, at, chosen in _ROUNDS.rows(connection, ids=part):
+            if not chosen:
+                _FORGET.run(connection, which=job_id, at=at)
+    _INSERT.many(connection, [vars(r) | {"reason": r.reason[:_REASON_LENGTH]} for r in reasons])
+
+
+_REASON_LENGTH = 500
+_chosen = sa.func.max(sa.case((_reasons.c.verdict == "chosen", 1), else_=0))
+_ROUNDS = Prepared(
+    sa.select(_reasons.c.job_id, _reasons.c.at, _chosen)
+    .where(_reasons.c.job_id.in_(values("ids")))
+    .group_by(_reasons.c.job_id, _reasons.c.at)
+)
+_FORGET = Prepared(
+    sa.delete(_reasons).where(_reasons.c.job_id == sa.bindparam("which"), _reasons.c.at == sa.bindparam("at"))
+)
+_INSERT = Prepared(sa.insert(_reasons))
 
 
 def of_job(connection: Connection, job_id: int) -> list[RecordedReason]:

@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Row
 
 from pandaserver.model.job import Job
 from pandaserver.model.retry import RetryAction, RetryDecision
@@ -57,8 +58,13 @@ def of_job(connection: Connection, job_id: int) -> list[RecordedDecision]:
     """Give all decisions about a job, oldest first."""
     columns = [c for c in _decisions.c if c.name != "decision_id"]
     statement = sa.select(*columns).where(_decisions.c.job_id == job_id).order_by(_decisions.c.decision_id)
-    found = [dict(row._mapping) for row in connection.execute(statement)]
-    return [RecordedDecision(**(row | {"action": RetryAction(row["action"])})) for row in found]
+    return [decision_of(row) for row in connection.execute(statement)]
+
+
+def decision_of(row: Row[Any]) -> RecordedDecision:
+    """Make a decision of a row with the columns of the table but its serial number."""
+    values = dict(row._mapping)
+    return RecordedDecision(**(values | {"action": RetryAction(values["action"])}))
 
 
 def avoided(connection: Connection, job_ids: Iterable[int]) -> dict[int, set[str]]:

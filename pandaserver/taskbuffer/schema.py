@@ -10,6 +10,8 @@ from sqlalchemy import Column, ForeignKey, Index, Integer, String, Text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
 
+from pandaserver.taskbuffer import schema_archive
+
 metadata = sa.MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -50,7 +52,7 @@ Short = String(64)
 State = String(16)
 
 
-def _table(name: str, comment: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+def _table(name: str, comment: str, *columns: sa.schema.SchemaItem, **options: Any) -> sa.Table:
     return sa.Table(
         name,
         metadata,
@@ -59,6 +61,7 @@ def _table(name: str, comment: str, *columns: sa.schema.SchemaItem) -> sa.Table:
         mysql_engine="InnoDB",
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",
+        **options,
     )
 
 
@@ -122,7 +125,6 @@ jobs = _table(
     Index("ix_jobs_site_state", "site", "state"),
     Index("ix_jobs_owner_state", "owner", "state"),
     Index("ix_jobs_task", "task_id"),
-    Index("ix_jobs_definition", "owner", "definition_id"),
     Index("ix_jobs_dispatch", "dispatch_dataset"),
     Index("ix_jobs_modified", "modified_at"),
 )
@@ -149,7 +151,6 @@ job_history = _table(
     _number("attempt"),
     _text("reason", String(500)),
     Index("ix_history_job", "job_id", "history_id"),
-    Index("ix_history_at", "at", "to_state"),
 )
 
 job_errors = _table(
@@ -223,6 +224,7 @@ attempts = _table(
     Column("job_id", Id, ForeignKey("jobs.job_id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("queue", Short, nullable=False),
+    Column("lane_id", Id, comment="the lane that it was taken from: an open attempt counts for its share"),
     _text("pilot"),
     _text("node"),
     _text("computing_element"),
@@ -240,16 +242,37 @@ attempts = _table(
     Column("usage", sa.JSON, nullable=False),
     Column("report", sa.JSON, comment="the pilot's last word, until the adder has worked it off"),
     Index("ix_attempts_lease", "ended_at", "lease_until"),
+    Index("ix_attempts_lane", "lane_id", "ended_at"),
     Index("uq_attempts_request", "pilot", "request_id", unique=True),
 )
+
+lanes = _table(
+    "lanes",
+    "lines of activated jobs of one queue that are alike to a pilot; memory, disk and wall time are lower bounds",
+    Column("lane_id", Id, primary_key=True, autoincrement=True),
+    Column("queue", Short, nullable=False),
+    Column("owner", Name, nullable=False),
+    _text("label", Short),
+    _text("vo", Short),
+    _text("working_group"),
+    _number("cores"),
+    _number("memory_mb"),
+    _number("disk_mb"),
+    _number("wall_time_s"),
+    Column("created_at", UTC6, nullable=False),
+    Index(
+        "uq_lanes_all", "queue", "owner", "label", "vo", "working_group", "cores", "memory_mb", "disk_mb",
+        "wall_time_s", unique=True,
+    ),
+    sqlite_autoincrement=True,  # what a process remembers of a lane must never be true of another
+)  # fmt: skip
 
 ready = _table(
     "ready",
     "activated jobs in the order of their dispatch; rank is the negated priority, so that the key itself is the order",
-    Column("queue", Short, primary_key=True),
+    Column("lane_id", Id, ForeignKey("lanes.lane_id"), primary_key=True, autoincrement=False),
     Column("rank", Integer, primary_key=True, autoincrement=False),
     Column("job_id", Id, ForeignKey("jobs.job_id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
-    Column("label", Short, nullable=False),
     Column("memory_mb", Integer, nullable=False),
     Column("disk_mb", Integer, nullable=False),
     Column("wall_time_s", Integer, nullable=False),
@@ -283,6 +306,15 @@ counters = _table(
     Column("value", Id, nullable=False),
 )
 
+cpu_usage = _table(
+    "cpu_usage",
+    "CPU time of a user's analysis, by the hour in which the attempts ended: what the daily quota is about",
+    Column("owner", Name, primary_key=True),
+    Column("hour", UTC6, primary_key=True),
+    Column("cpu_s", sa.Double, nullable=False),
+    Index("ix_cpu_usage_hour", "hour"),
+)
+
 secrets = _table(
     "secrets",
     "keys that all server processes share",
@@ -312,6 +344,13 @@ queues = _table(
     Column("status", State, nullable=False),
     Column("endpoint", Short, nullable=False),
     Column("data", sa.JSON, nullable=False),
+    Column(
+        "activations",
+        Id,
+        nullable=False,
+        server_default="0",
+        comment="jobs activated so far: news for pilots that wait",
+    ),
 )
 
 endpoints = _table(
@@ -350,7 +389,7 @@ work = _table(
     Column("first_tried_at", UTC6),
     Column("last_error", Text),
     Column("created_at", UTC6, nullable=False),
-    Index("ix_work_due", "due_at"),
+    Index("ix_work_due", "kind", "due_at"),
     Index("uq_work_kind_key", "kind", "key", unique=True),
 )
 
@@ -445,4 +484,14 @@ ddm_transfers = _table(
     Column("ended_at", UTC6),
     Index("uq_transfers_file", "dataset", "scope", "lfn", "destination", unique=True),
     Index("ix_transfers_state", "state", "created_at"),
+)
+
+# --- the archive, and the care for the tables
+
+archived = schema_archive.mirrors(metadata)
+
+schema_floor = _table(
+    "schema_floor",
+    "servers that do not know this revision may not work here any more; empty: all may",
+    Column("revision", Short, primary_key=True),
 )

@@ -7,13 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from pandaserver.dataservice.service import ask_setup
 from pandaserver.errors import BadInput, NotAllowed
 from pandaserver.model.file import FileType, NewFile, default_scope
 from pandaserver.model.job import NewJob
-from pandaserver.model.priority import starting_priority
-from pandaserver.taskbuffer import counters, files, jobs, submissions, topology, users
+from pandaserver.model.priority import USUAL_RULES, PriorityRules, starting_priority
+from pandaserver.taskbuffer import counters, files, jobs, submissions, topology, usage, users
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.database import Connection
 
@@ -49,7 +50,24 @@ class Submitted:
     jobset_id: int
 
 
-def submit(buffer: TaskBuffer, user: User, new: Sequence[NewJob], *, client_key: str = "") -> list[Submitted]:
+@dataclass(frozen=True)
+class _Submission:
+    """What comes in one call."""
+
+    user: User
+    new: Sequence[NewJob]
+    client_key: str
+    rules: PriorityRules
+
+
+def submit(
+    buffer: TaskBuffer,
+    user: User,
+    new: Sequence[NewJob],
+    *,
+    client_key: str = "",
+    rules: PriorityRules = USUAL_RULES,
+) -> list[Submitted]:
     """Accept jobs, all or none; with the same client key again, give the first answer again.
 
     Raises:
@@ -61,27 +79,22 @@ def submit(buffer: TaskBuffer, user: User, new: Sequence[NewJob], *, client_key:
     for number, job in enumerate(new):
         check(job, number, set(grid.queues))
     ids = buffer.run(lambda c: counters.take(c, "job", len(new)))
-    return buffer.run(lambda c: _store(c, buffer, user, new, ids=ids, client_key=client_key))
+    told = _Submission(user, new, client_key, rules)
+    return buffer.run(lambda c: _store(c, told, ids=ids, now=buffer.now()))
 
 
-def _store(
-    connection: Connection, buffer: TaskBuffer, user: User, new: Sequence[NewJob], *, ids: range, client_key: str
-) -> list[Submitted]:
-    now = buffer.now()
+def _store(connection: Connection, told: _Submission, *, ids: range, now: datetime) -> list[Submitted]:
+    user, client_key = told.user, told.client_key
     # The user's row comes first: of two equal submissions at the same moment the second waits here for the answer.
     known = users.note_submission(connection, user.dn, user.name, now)
     if not known.enabled:
         raise NotAllowed(f"{user.dn} may not submit: the user is disabled", field="certificate", value=user.dn)
     if client_key and (answer := submissions.answered(connection, user.dn, client_key)) is not None:
         return [Submitted(*entry) for entry in answer]
-    ahead = jobs.count_unfinished(connection, user.dn)
     accepted = [
-        jobs.Accepted(
-            job_id, _numbered(job, job_id, known.definitions), user.dn, user.name,
-            starting_priority(job.production, job.assigned_priority, ahead + place, job.label),
-        )
-        for place, (job_id, job) in enumerate(zip(ids, new, strict=True))
-    ]  # fmt: skip
+        jobs.Accepted(job_id, _numbered(job, job_id, known.definitions), user.dn, user.name, priority)
+        for job_id, job, priority in zip(ids, told.new, _priorities(connection, told, now), strict=True)
+    ]
     jobs.insert(connection, accepted, now)
     files.insert(connection, [(a.job_id, file) for a in accepted for file in a.job.files])
     ask_setup(connection, list(ids), now)
@@ -89,8 +102,19 @@ def _store(
     if client_key:
         answer = [[s.job_id, s.definition_id, s.jobset_id] for s in submitted]
         submissions.remember(connection, user.dn, client_key, answer, now)
-    log.info("%s submitted %d jobs, %d to %d", user.dn, len(new), ids[0], ids[-1])
+    log.info("%s submitted %d jobs, %d to %d", user.dn, len(ids), ids[0], ids[-1])
     return submitted
+
+
+def _priorities(connection: Connection, told: _Submission, now: datetime) -> list[int]:
+    """Give each new job its priority; what the user has already is looked at for analysis only."""
+    if all(job.production for job in told.new):
+        return [starting_priority(job, 0) for job in told.new]
+    ahead = jobs.count_unfinished(connection, told.user.dn)
+    used = usage.last_day(connection, told.user.dn, now) if told.rules.daily_cpu_s is not None else 0.0
+    return [
+        starting_priority(job, ahead + place, cpu_used_s=used, rules=told.rules) for place, job in enumerate(told.new)
+    ]
 
 
 def _numbered(job: NewJob, job_id: int, definition: int) -> NewJob:

@@ -37,3 +37,14 @@ def check_access(call: Call, identity: Identity | None, configured: IdentitySect
 def is_operator(identity: Identity, configured: IdentitySection) -> bool:
     """Say whether somebody may act on other people's jobs."""
     return identity.dn in configured.operators and not identity.limited
+
+
+def check_production(dn: str, configured: IdentitySection) -> None:
+    """Let somebody submit production jobs; where no producers are named, everybody may.
+
+    Raises:
+        NotAllowed: others are named.
+    """
+    if configured.producers and dn not in configured.producers:
+        text = f"{dn} may not submit production jobs (see [identity] producers in the server's configuration)"
+        raise NotAllowed(text, field="prodSourceLabel", value=dn)

@@ -12,6 +12,7 @@ from pandaserver.dataservice.service import DataService
 from pandaserver.errors import BadInput
 from pandaserver.jobdispatcher.dispatcher import Dispatcher
 from pandaserver.jobdispatcher.parking import ParkingLot
+from pandaserver.model.share import Shares
 from pandaserver.model.timeouts import Timeout
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.userinterface.sandbox import SandboxStore
@@ -38,6 +39,7 @@ class Rooms:
     sandbox: SandboxStore
     parking: ParkingLot
     timeouts: tuple[Timeout, ...]
+    shares: Shares
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pandaserver.errors import BadInput
-from pandaserver.externalinterface import ddm_events, information
+from pandaserver.externalinterface import ddm_events, information, shares
 from pandaserver.externalinterface.retry_rules import rule_data
 from pandaserver.web import values
 from pandaserver.web.calls import Call, Caller, Param, Role
@@ -69,6 +69,11 @@ def get_queue(caller: Caller, queue: str) -> dict[str, Any]:
     return information.queue_data(information.queue(caller.rooms.buffer, queue))
 
 
+def list_shares(caller: Caller, queue: str) -> list[dict[str, Any]]:
+    """Tell which part of a queue each share shall have, and has."""
+    return shares.parts(caller.rooms.buffer, caller.rooms.shares, queue)
+
+
 def list_files(caller: Caller, dataset: str) -> list[dict[str, Any]]:
     """List the files of a dataset."""
     return information.dataset_files(caller.rooms.data, dataset)
@@ -88,6 +93,7 @@ def dataset_completed(caller: Caller, dataset: str, site: str) -> str:
 
 
 _DATASET = Param("dataset", values.text)
+_QUEUE = Param("queue", values.text, also=("siteName",))
 
 GRID_CALLS = (
     Call("system/is_alive", "isAlive", Role.ANYONE, is_alive),
@@ -96,7 +102,8 @@ GRID_CALLS = (
     Call("system/get_retry_rules", "getRetryRules", Role.ANYONE, get_retry_rules),
     Call("statistics/job_stats_by_site", "getJobStatisticsPerSite", Role.ANYONE, stats_by_site),
     Call("queue/list", "getSiteSpecs", Role.ANYONE, list_queues),
-    Call("queue/get", "getSiteSpec", Role.ANYONE, get_queue, (Param("queue", values.text, also=("siteName",)),)),
+    Call("queue/get", "getSiteSpec", Role.ANYONE, get_queue, (_QUEUE,)),
+    Call("share/list", "getShares", Role.ANYONE, list_shares, (_QUEUE,)),
     Call("data/list_files", "queryFilesInDataset", Role.ANYONE, list_files, (_DATASET,)),
     Call("data/get_dataset", "queryDataset", Role.ANYONE, get_dataset, (_DATASET,)),
     Call(

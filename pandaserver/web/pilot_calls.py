@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pandaserver.errors import BadInput, PandaError, StaleAttempt
-from pandaserver.jobdispatcher.dispatcher import Claim, Dispatcher
+from pandaserver.jobdispatcher.claims import Claim
 from pandaserver.jobdispatcher.parking import LotFull, Wait
 from pandaserver.model.attempt import PilotReport
 from pandaserver.model.job import KILL_COMMAND
@@ -46,19 +46,18 @@ def _wait(caller: Caller, told: Mapping[str, Any], key: str) -> Wait:
 
 def update_job(caller: Caller, told: dict[str, Any]) -> dict[str, Any]:
     """Take a pilot's word; a pilot whose attempt is over is told to stop, and nothing changes."""
-    try:
-        (command,) = caller.rooms.dispatcher.update_jobs([pilotwire.read_report(told, caller.dn)])
-    except StaleAttempt as error:
-        return _stale(error)
-    return _taken(command)
+    (answer,) = caller.rooms.dispatcher.update_jobs([pilotwire.read_report(told, caller.dn)])
+    if isinstance(answer, PandaError) and not isinstance(answer, StaleAttempt):
+        raise answer
+    return _answer(answer)
 
 
 def update_jobs_bulk(caller: Caller, told: dict[str, Any]) -> list[dict[str, Any]]:
     """Take many words in one request, in their order; each has its own answer, and a bad one does no harm to others."""
     updates = pilotwire.read_list_of_updates(told)
     read = [_report_or_refusal(update, caller.dn) for update in updates]
-    answers = iter(_update_each(caller.rooms.dispatcher, [one for one in read if isinstance(one, PilotReport)]))
-    return [next(answers) if isinstance(one, PilotReport) else one for one in read]
+    answers = iter(caller.rooms.dispatcher.update_jobs([one for one in read if isinstance(one, PilotReport)]))
+    return [_answer(next(answers)) if isinstance(one, PilotReport) else one for one in read]
 
 
 def _report_or_refusal(update: Any, pilot: str) -> PilotReport | dict[str, Any]:
@@ -70,25 +69,13 @@ def _report_or_refusal(update: Any, pilot: str) -> PilotReport | dict[str, Any]:
         return refusal_of(error, pilot=True)
 
 
-def _update_each(dispatcher: Dispatcher, reports: Sequence[PilotReport]) -> list[dict[str, Any]]:
-    """Apply words in one transaction; where one is refused, the others in halves, so that it is found quickly."""
-    if not reports:
-        return []
-    try:
-        return [_taken(command) for command in dispatcher.update_jobs(reports)]
-    except PandaError as error:
-        if len(reports) == 1:
-            return [_stale(error) if isinstance(error, StaleAttempt) else refusal_of(error, pilot=True)]
-    half = len(reports) // 2
-    return _update_each(dispatcher, reports[:half]) + _update_each(dispatcher, reports[half:])
-
-
-def _taken(command: str | None) -> dict[str, Any]:
-    return {"StatusCode": OK, "command": command or "NULL"}
-
-
-def _stale(error: StaleAttempt) -> dict[str, Any]:
-    return {"StatusCode": FAILED, "command": KILL_COMMAND, "message": error.message}
+def _answer(answer: str | PandaError | None) -> dict[str, Any]:
+    """Say what became of a word: taken, with a command for the pilot; of an attempt that is over; or refused."""
+    if isinstance(answer, StaleAttempt):
+        return {"StatusCode": FAILED, "command": KILL_COMMAND, "message": answer.message}
+    if isinstance(answer, PandaError):
+        return refusal_of(answer, pilot=True)
+    return {"StatusCode": OK, "command": answer or "NULL"}
 
 
 PILOT_CALLS = (

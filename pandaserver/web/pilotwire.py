@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from pandaserver.errors import BadInput, shorten
-from pandaserver.jobdispatcher.dispatcher import Claim
+from pandaserver.jobdispatcher.claims import Claim
 from pandaserver.jobdispatcher.policy import labels_for
 from pandaserver.model.attempt import ClaimRequest, OutputReport, PilotReport
 from pandaserver.model.codes import ErrorFamily, JobError
@@ -38,11 +38,16 @@ _LARGEST, _LARGEST_CODE = 2**62, 2**31 - 1  # what the tables hold
 _UNSET = (None, "", "NULL", "None")
 _ADLER32 = re.compile(r"[0-9a-f]{1,8}")
 _MAX_REQUEST_ID, _MAX_LFN = 64, 255
+_CORES, _VO = ("coreCount", "nCores", "cores"), ("vo", "VO")  # as pilots of different years say it
 _MOST_JOBS, _MOST_UPDATES = 100, 1000  # in one call
 
 
 def read_claim(told: Mapping[str, Any], pilot: str) -> ClaimRequest:
     """Read a getJob request.
+
+    siteName names the queue. All else narrows down what the pilot gets, and no limit is what it does not say:
+    prodSourceLabel the kind of jobs; coreCount (or nCores, cores), mem and diskSpace in MB, remainingTime in seconds
+    the most that a job may ask for; vo (or VO), prodUserID (a DN) and workingGroup whose jobs they are.
 
     Raises:
         BadInput: naming the field that is wrong.
@@ -56,22 +61,36 @@ def read_claim(told: Mapping[str, Any], pilot: str) -> ClaimRequest:
         memory_mb=_amount(told, "mem") or 0,
         disk_mb=_amount(told, "diskSpace") or 0,
         remaining_s=_amount(told, "remainingTime") or 0,
+        cores=_cores(told, _first_said(told, _CORES)),
+        vo=_whole_text(told, _first_said(told, _VO), 64),
+        owner=_whole_text(told, "prodUserID", 255),
+        working_group=_whole_text(told, "workingGroup", 255),
         pilot=pilot,
         node=_text(told, "node", 255),
         computing_element=_text(told, "computingElement", 255),
         scheduler_id=_text(told, "schedulerID", 255),
         pilot_id=_text(told, "pilotID", 255),
-        request_id=_request_id(told),
+        request_id=_whole_text(told, "requestId", _MAX_REQUEST_ID),
     )
 
 
-def _request_id(told: Mapping[str, Any]) -> str:
-    """Read it whole or not at all: what is cut could be equal to another pilot's."""
-    request_id = _text(told, "requestId", _MAX_REQUEST_ID + 1)
-    if len(request_id) > _MAX_REQUEST_ID:
-        text = f"requestId has more than {_MAX_REQUEST_ID} characters; use a UUID"
-        raise BadInput(text, field="requestId", value=request_id)
-    return request_id
+def _first_said(told: Mapping[str, Any], names: Sequence[str]) -> str:
+    return next((name for name in names if told.get(name) not in _UNSET), names[0])
+
+
+def _cores(told: Mapping[str, Any], name: str) -> int:
+    number = _number(told, name, least=0) or 0.0
+    if not number.is_integer():
+        raise BadInput(f"{name}: a whole number is expected", field=name, value=told[name])
+    return int(number)
+
+
+def _whole_text(told: Mapping[str, Any], name: str, most: int) -> str:
+    """Read text whole or not at all: what is cut could be equal to somebody else's."""
+    text = _text(told, name, most + 1)
+    if len(text) > most:
+        raise BadInput(f"{name} has more than {most} characters", field=name, value=text)
+    return text
 
 
 def read_number_of_jobs(told: Mapping[str, Any]) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from pandaserver.errors import BadInput
+from pandaserver.model.priority import PriorityRules
 from pandaserver.userinterface import manage
 from pandaserver.userinterface.submit import User, submit
 from pandaserver.web import values
-from pandaserver.web.access import is_operator
+from pandaserver.web.access import check_production, is_operator
 from pandaserver.web.calls import Call, Caller, Param, Role
 from pandaserver.web.describe import describe
 from pandaserver.web.identity import compact_name
@@ -20,9 +21,13 @@ _IDS = Param("job_ids", values.job_ids, also=("ids",))
 
 def submit_jobs(caller: Caller, jobs: Any, clientKey: str) -> list[Any]:  # noqa: N803 - its name on the wire
     """Accept jobs; answer [PandaID, jobDefinitionID, {"jobsetID": n}] for each."""
-    new = read_jobs(jobs, caller.rooms.config.identity.default_vo)
-    user = User(caller.dn, compact_name(caller.dn))
-    submitted = submit(caller.rooms.buffer, user, new, client_key=clientKey or _key_of_header(caller.client_key))
+    config = caller.rooms.config
+    new = read_jobs(jobs, config.identity.default_vo)
+    if any(job.production for job in new):
+        check_production(caller.dn, config.identity)
+    user, key = User(caller.dn, compact_name(caller.dn)), clientKey or _key_of_header(caller.client_key)
+    rules = PriorityRules(config.priority.raise_max or 0, config.priority.daily_cpu_s)
+    submitted = submit(caller.rooms.buffer, user, new, client_key=key, rules=rules)
     return [[s.job_id, s.definition_id, {"jobsetID": s.jobset_id}] for s in submitted]
 
 

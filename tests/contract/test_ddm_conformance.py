@@ -11,7 +11,8 @@ from typing import Protocol
 import pytest
 from factories import Clock
 
-from pandaserver.background.pool import Handler, WorkPool
+from pandaserver.background.pace import Measure
+from pandaserver.background.pool import Handler, WorkPool, one_by_one
 from pandaserver.dataservice.ddm import local, storage
 from pandaserver.dataservice.ddm.protocol import DDM
 from pandaserver.errors import DDMError, DDMFatal
@@ -67,8 +68,10 @@ class LocalSystem:
     @property
     def pool(self) -> WorkPool:
         handlers = {
-            local.COPY: Handler(self.ddm.copy, self.ddm.give_up),
-            local.CALLBACK: Handler(lambda w: self.calls.append((w.payload["dataset"], w.payload["endpoint"]))),
+            local.COPY: Handler(self.ddm.copy, self.ddm.give_up, Measure(at_once=10)),
+            local.CALLBACK: Handler(
+                one_by_one(lambda w: self.calls.append((w.payload["dataset"], w.payload["endpoint"])))
+            ),
         }
         return WorkPool(self.buffer, handlers, threads=1, lease_s=60, give_up_after_s=86400)
 
@@ -96,7 +99,7 @@ def there(system: System, lfn: str) -> list[str]:
 
 def test_registered_files_are_in_the_dataset_with_their_facts(system: System) -> None:
     one, two = system.store("A", "one", b"1"), system.store("B", "two", b"22")
-    system.ddm.register("d", [one, two])
+    system.ddm.register({"d": [one, two]})
     assert system.ddm.contents("d") == [("s", "one"), ("s", "two")]
     assert system.ddm.replicas([("s", "one"), ("s", "two"), ("s", "three"), ("t", "one")]) == {
         ("s", "one"): [one],
@@ -107,21 +110,21 @@ def test_registered_files_are_in_the_dataset_with_their_facts(system: System) ->
 def test_registering_again_changes_nothing(system: System) -> None:
     one = system.store("A", "one", b"1")
     for _ in range(3):
-        system.ddm.register("d", [one])
+        system.ddm.register({"d": [one]})
     assert system.ddm.contents("d") == [("s", "one")]
     assert system.ddm.replicas([("s", "one")]) == {("s", "one"): [one]}
 
 
 def test_a_second_copy_is_one_more_replica(system: System) -> None:
-    system.ddm.register("d", [system.store("A", "one", b"1")])
-    system.ddm.register("e", [system.store("B", "one", b"1")])
+    system.ddm.register({"d": [system.store("A", "one", b"1")]})
+    system.ddm.register({"e": [system.store("B", "one", b"1")]})
     assert there(system, "one") == ["A", "B"]
     assert system.ddm.contents("d") == system.ddm.contents("e") == [("s", "one")]
 
 
 def test_names_are_case_sensitive(system: System) -> None:
-    system.ddm.register("d", [system.store("A", "one", b"1"), system.store("A", "ONE", b"other")])
-    system.ddm.register("D", [system.store("A", "Two", b"2")])
+    system.ddm.register({"d": [system.store("A", "one", b"1"), system.store("A", "ONE", b"other")]})
+    system.ddm.register({"D": [system.store("A", "Two", b"2")]})
     assert sorted(system.ddm.contents("d")) == [("s", "ONE"), ("s", "one")]
     assert system.ddm.contents("D") == [("s", "Two")]
     assert list(system.ddm.replicas([("s", "two"), ("S", "one")])) == []
@@ -135,7 +138,7 @@ def test_names_are_case_sensitive(system: System) -> None:
 def test_a_copy_that_is_not_as_announced_is_refused_for_good(system: System, wrong: dict[str, object]) -> None:
     good, bad = system.store("A", "good", b"good"), system.store("A", "bad", b"1234")
     with pytest.raises(DDMFatal, match="announced"):
-        system.ddm.register("d", [good, replace(bad, **wrong)])  # type: ignore[arg-type]
+        system.ddm.register({"d": [good, replace(bad, **wrong)]})  # type: ignore[arg-type]
     assert system.ddm.contents("d") == []
     assert system.ddm.replicas([("s", "good"), ("s", "bad")]) == {}
 
@@ -144,64 +147,143 @@ def test_a_copy_that_is_not_there_yet_is_worth_another_try(system: System) -> No
     late = system.store("A", "late", b"1")
     system.path("A", "late").unlink()
     with pytest.raises(DDMError, match="cannot read late") as refused:
-        system.ddm.register("d", [late])
+        system.ddm.register({"d": [late]})
     assert not isinstance(refused.value, DDMFatal)
-    system.ddm.register("d", [system.store("A", "late", b"1")])
+    system.ddm.register({"d": [system.store("A", "late", b"1")]})
     assert system.ddm.contents("d") == [("s", "late")]
 
 
 def test_other_bytes_under_a_known_name_are_refused(system: System) -> None:
-    system.ddm.register("d", [system.store("A", "one", b"1")])
+    system.ddm.register({"d": [system.store("A", "one", b"1")]})
     with pytest.raises(DDMFatal, match="s:one is in the catalogue with 1 bytes"):
-        system.ddm.register("d", [system.store("B", "one", b"2")])
+        system.ddm.register({"d": [system.store("B", "one", b"2")]})
     assert there(system, "one") == ["A"]
 
 
 def test_an_unknown_endpoint_is_refused(system: System) -> None:
     with pytest.raises(DDMFatal, match="no endpoint X; known are A, B, C, D"):
-        system.ddm.register("d", [replace(system.store("A", "one", b"1"), endpoint="X")])
+        system.ddm.register({"d": [replace(system.store("A", "one", b"1"), endpoint="X")]})
     with pytest.raises(DDMFatal, match="no endpoint X"):
-        system.ddm.request("d", "X")
+        system.ddm.request(["d"], "X")
 
 
 # --- attach and freeze
 
 
 def test_known_files_may_be_in_many_datasets(system: System) -> None:
-    system.ddm.register("d", [system.store("A", "one", b"1"), system.store("A", "two", b"2")])
+    system.ddm.register({"d": [system.store("A", "one", b"1"), system.store("A", "two", b"2")]})
     for _ in range(2):
-        system.ddm.attach("e", [("s", "two"), ("s", "two")])
+        system.ddm.attach({"e": [("s", "two"), ("s", "two")]})
     assert system.ddm.contents("e") == [("s", "two")]
 
 
 def test_unknown_files_cannot_be_attached(system: System) -> None:
-    system.ddm.register("d", [system.store("A", "one", b"1")])
+    system.ddm.register({"d": [system.store("A", "one", b"1")]})
     with pytest.raises(DDMFatal, match="1 files are not in the catalogue"):
-        system.ddm.attach("e", [("s", "one"), ("s", "nothing")])
+        system.ddm.attach({"e": [("s", "one"), ("s", "nothing")]})
     assert system.ddm.contents("e") == []
 
 
 def test_a_frozen_dataset_takes_nothing_new_and_what_it_has_again(system: System) -> None:
     one, two = system.store("A", "one", b"1"), system.store("A", "two", b"2")
-    system.ddm.register("d", [one])
-    system.ddm.register("e", [two])
+    system.ddm.register({"d": [one]})
+    system.ddm.register({"e": [two]})
     for _ in range(2):
-        system.ddm.freeze("d")
+        system.ddm.freeze(["d"])
     with pytest.raises(DDMFatal, match="dataset d is frozen"):
-        system.ddm.register("d", [two])
+        system.ddm.register({"d": [two]})
     with pytest.raises(DDMFatal, match="dataset d is frozen"):
-        system.ddm.attach("d", [("s", "one"), ("s", "two")])
-    system.ddm.register("d", [one])
-    system.ddm.attach("d", [("s", "one")])
+        system.ddm.attach({"d": [("s", "one"), ("s", "two")]})
+    system.ddm.register({"d": [one]})
+    system.ddm.attach({"d": [("s", "one")]})
     assert system.ddm.contents("d") == [("s", "one")]
-    system.ddm.register("e", [two])
+    system.ddm.register({"e": [two]})
 
 
 def test_unknown_datasets_are_empty(system: System) -> None:
     assert system.ddm.contents("nothing") == []
     assert system.ddm.missing_at("nothing", "A") == []
-    system.ddm.freeze("nothing")
+    system.ddm.freeze(["nothing"])
     system.ddm.cancel("nothing", "A")
+
+
+# --- many datasets in one call
+
+
+def test_files_go_into_several_datasets_together(system: System) -> None:
+    one, two, other = system.store("A", "one", b"1"), system.store("B", "two", b"2"), system.store("A", "3", b"333")
+    system.ddm.register({"part": [one, two], "whole": [one], "third": [other, two]})
+    assert system.ddm.contents("part") == [("s", "one"), ("s", "two")]
+    assert system.ddm.contents("whole") == [("s", "one")]
+    assert system.ddm.contents("third") == [("s", "3"), ("s", "two")]
+    system.ddm.attach({"whole": [("s", "3")], "fourth": [("s", "one"), ("s", "3")]})
+    assert system.ddm.contents("whole") == system.ddm.contents("fourth") == [("s", "3"), ("s", "one")]
+
+
+@pytest.mark.parametrize("trouble", ["bytes", "frozen", "known", "endpoint", "twice"])
+def test_all_are_registered_or_none(system: System, trouble: str) -> None:
+    good, bad = system.store("A", "good", b"good"), system.store("A", "bad", b"bad")
+    old = system.store("A", "old", b"old")
+    system.ddm.register({"frozen": [old]})
+    system.ddm.freeze(["frozen"])
+    placed = {
+        "bytes": {"d": [good], "e": [replace(bad, size_bytes=7)]},
+        "frozen": {"d": [good], "frozen": [bad]},
+        "known": {"d": [good], "e": [system.store("B", "old", b"other")]},
+        "endpoint": {"d": [good], "e": [replace(bad, endpoint="X")]},
+        "twice": {"d": [good], "e": [system.store("B", "good", b"other bytes")]},
+    }
+    with pytest.raises(DDMFatal):
+        system.ddm.register(placed[trouble])
+    assert system.ddm.contents("d") == system.ddm.contents("e") == []
+    assert system.ddm.contents("frozen") == [("s", "old")]
+    assert system.ddm.replicas([("s", "good"), ("s", "bad")]) == {}
+    assert there(system, "old") == ["A"]
+
+
+def test_all_are_attached_or_none(system: System) -> None:
+    system.ddm.register({"d": [system.store("A", "one", b"1")]})
+    with pytest.raises(DDMFatal, match="1 files are not in the catalogue"):
+        system.ddm.attach({"e": [("s", "one")], "f": [("s", "nothing")]})
+    assert system.ddm.contents("e") == []
+
+
+def test_scopes_are_kept_apart(system: System) -> None:
+    one, other = system.store("A", "lfn", b"1", scope="s"), system.store("A", "lfn", b"22", scope="t")
+    system.ddm.register({"d": [one, other]})
+    assert sorted(system.ddm.contents("d")) == [("s", "lfn"), ("t", "lfn")]
+    assert system.ddm.replicas([("t", "lfn")]) == {("t", "lfn"): [other]}
+    assert system.ddm.replicas([("s", "lfn"), ("u", "lfn")]) == {("s", "lfn"): [one]}
+    system.ddm.freeze(["d"])
+    with pytest.raises(DDMFatal, match="frozen, 1 files"):
+        system.ddm.register({"d": [one, system.store("A", "lfn", b"333", scope="u")]})
+
+
+def test_nothing_is_easily_done(system: System) -> None:
+    system.ddm.register({})
+    system.ddm.attach({})
+    system.ddm.freeze([])
+    system.ddm.request([], "A")
+    assert system.ddm.replicas([]) == {}
+
+
+def test_several_datasets_are_requested_together(system: System) -> None:
+    system.ddm.register({name: [system.store("A", name, name.encode())] for name in ("d", "e", "f")})
+    system.ddm.request(["d", "e"], "B")
+    system.settle()
+    assert sorted(system.calls) == [("d", "B"), ("e", "B")]
+    assert [there(system, name) for name in ("d", "e", "f")] == [["A", "B"], ["A", "B"], ["A"]]
+
+
+def test_one_bad_copy_does_not_hold_up_the_others(system: System) -> None:
+    system.ddm.register({name: [system.store("A", name, b"bytes")] for name in ("d", "e", "f")})
+    system.path("A", "e").write_bytes(b"trash")
+    system.ddm.request(["d", "e", "f"], "B")
+    system.settle()
+    assert sorted(system.calls) == [("d", "B"), ("f", "B")]
+    system.path("A", "e").write_bytes(b"bytes")
+    system.settle(5)
+    assert sorted(system.calls) == [("d", "B"), ("e", "B"), ("f", "B")]
 
 
 # --- request
@@ -209,8 +291,8 @@ def test_unknown_datasets_are_empty(system: System) -> None:
 
 def test_a_requested_dataset_arrives_byte_by_byte_and_calls_back(system: System) -> None:
     content = {f"f{n}": bytes([n]) * 1000 * n for n in range(4)}
-    system.ddm.register("d", [system.store("A", lfn, text) for lfn, text in content.items()])
-    system.ddm.request("d", "B")
+    system.ddm.register({"d": [system.store("A", lfn, text) for lfn, text in content.items()]})
+    system.ddm.request(["d"], "B")
     assert system.ddm.missing_at("d", "B") == [("s", lfn) for lfn in content]
     assert system.calls == []
     system.settle()
@@ -222,30 +304,30 @@ def test_a_requested_dataset_arrives_byte_by_byte_and_calls_back(system: System)
 
 
 def test_what_is_there_already_is_not_copied_and_calls_back_all_the_same(system: System) -> None:
-    system.ddm.register("d", [system.store("A", "one", b"1")])
-    system.ddm.request("d", "A")
+    system.ddm.register({"d": [system.store("A", "one", b"1")]})
+    system.ddm.request(["d"], "A")
     system.settle()
     assert system.calls == [("d", "A")]
 
 
 def test_requests_repeated_do_no_harm(system: System) -> None:
-    system.ddm.register("d", [system.store("A", "one", b"1")])
+    system.ddm.register({"d": [system.store("A", "one", b"1")]})
     for _ in range(3):
-        system.ddm.request("d", "B")
+        system.ddm.request(["d"], "B")
     system.settle()
-    system.ddm.request("d", "B")
+    system.ddm.request(["d"], "B")
     system.settle()
     assert set(system.calls) == {("d", "B")}
     assert there(system, "one") == ["A", "B"]
 
 
 def test_what_comes_later_is_brought_too(system: System) -> None:
-    system.ddm.request("d", "B")
-    system.ddm.register("d", [system.store("A", "one", b"1")])
+    system.ddm.request(["d"], "B")
+    system.ddm.register({"d": [system.store("A", "one", b"1")]})
     system.settle()
     assert system.ddm.missing_at("d", "B") == []
-    system.ddm.register("e", [system.store("A", "two", b"2")])
-    system.ddm.attach("d", [("s", "two")])
+    system.ddm.register({"e": [system.store("A", "two", b"2")]})
+    system.ddm.attach({"d": [("s", "two")]})
     assert system.ddm.missing_at("d", "B") == [("s", "two")]
     system.calls.clear()
     system.settle()
@@ -254,25 +336,25 @@ def test_what_comes_later_is_brought_too(system: System) -> None:
 
 
 def test_a_cancelled_request_brings_nothing_more(system: System) -> None:
-    system.ddm.register("d", [system.store("A", "one", b"1")])
-    system.ddm.request("d", "B")
+    system.ddm.register({"d": [system.store("A", "one", b"1")]})
+    system.ddm.request(["d"], "B")
     for _ in range(2):
         system.ddm.cancel("d", "B")
-    system.ddm.register("d", [system.store("A", "two", b"2")])
+    system.ddm.register({"d": [system.store("A", "two", b"2")]})
     system.settle()
     assert system.ddm.missing_at("d", "B") == [("s", "one"), ("s", "two")]
     assert system.calls == []
-    system.ddm.request("d", "B")
+    system.ddm.request(["d"], "B")
     system.settle()
     assert system.ddm.missing_at("d", "B") == []
 
 
 def test_several_destinations_do_not_mix(system: System) -> None:
-    system.ddm.register("d", [system.store("A", "one", b"1")])
-    system.ddm.register("e", [system.store("A", "two", b"2")])
-    system.ddm.request("d", "B")
-    system.ddm.request("d", "C")
-    system.ddm.request("e", "B")
+    system.ddm.register({"d": [system.store("A", "one", b"1")]})
+    system.ddm.register({"e": [system.store("A", "two", b"2")]})
+    system.ddm.request(["d"], "B")
+    system.ddm.request(["d"], "C")
+    system.ddm.request(["e"], "B")
     system.ddm.cancel("d", "C")
     system.settle()
     assert sorted(system.calls) == [("d", "B"), ("e", "B")]
@@ -284,20 +366,20 @@ def test_several_destinations_do_not_mix(system: System) -> None:
 
 @pytest.mark.parametrize("damage", [b"X23", b"1234", b"", None], ids=["changed", "longer", "empty", "gone"])
 def test_a_bad_source_falls_over_to_a_good_one(system: System, damage: bytes | None) -> None:
-    system.ddm.register("d", [system.store("A", "one", b"123")])
-    system.ddm.register("d", [system.store("B", "one", b"123")])
+    system.ddm.register({"d": [system.store("A", "one", b"123")]})
+    system.ddm.register({"d": [system.store("B", "one", b"123")]})
     path = system.path("A", "one")
     path.unlink() if damage is None else path.write_bytes(damage)
-    system.ddm.request("d", "C")
+    system.ddm.request(["d"], "C")
     system.settle()
     assert system.path("C", "one").read_bytes() == b"123"
     assert system.calls == [("d", "C")]
 
 
 def test_without_a_good_source_nothing_arrives_until_there_is_one(system: System) -> None:
-    system.ddm.register("d", [system.store("A", "one", b"123"), system.store("A", "two", b"2")])
+    system.ddm.register({"d": [system.store("A", "one", b"123"), system.store("A", "two", b"2")]})
     system.path("A", "one").write_bytes(b"12X")
-    system.ddm.request("d", "B")
+    system.ddm.request(["d"], "B")
     system.settle()
     assert system.ddm.missing_at("d", "B") == [("s", "one")]
     assert not system.path("B", "one").exists()
@@ -310,25 +392,25 @@ def test_without_a_good_source_nothing_arrives_until_there_is_one(system: System
 
 
 def test_a_copy_given_up_is_tried_again_when_it_is_requested_again(system: System) -> None:
-    system.ddm.register("d", [system.store("A", "one", b"123")])
+    system.ddm.register({"d": [system.store("A", "one", b"123")]})
     system.path("A", "one").unlink()
-    system.ddm.request("d", "B")
+    system.ddm.request(["d"], "B")
     for _ in range(3):
         system.settle(43200)
     system.store("A", "one", b"123")
     system.settle(86400)
     assert system.ddm.missing_at("d", "B") == [("s", "one")], "given up after a day"
-    system.ddm.request("d", "B")
+    system.ddm.request(["d"], "B")
     system.settle()
     assert system.ddm.missing_at("d", "B") == []
     assert system.calls[-1] == ("d", "B")
 
 
 def test_a_copy_made_and_not_recorded_is_made_again(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    system.ddm.register("d", [system.store("A", "one", b"123")])
-    system.ddm.request("d", "B")
+    system.ddm.register({"d": [system.store("A", "one", b"123")]})
+    system.ddm.request(["d"], "B")
     with monkeypatch.context() as patch:
-        patch.setattr(catalogue, "end_transfer", lambda *_, **__: 1 / 0)
+        patch.setattr(catalogue, "end_transfers", lambda *_, **__: 1 / 0)
         system.settle()
     assert system.path("B", "one").exists()
     assert system.ddm.missing_at("d", "B") == [("s", "one")]
@@ -343,8 +425,8 @@ def test_a_copy_made_and_not_recorded_is_made_again(system: System, monkeypatch:
 @pytest.mark.parametrize("scope", ["mc", "user.alice", "group.a.b"])
 def test_the_place_of_a_file_is_given_by_its_name_alone(system: System, scope: str) -> None:
     replica = system.store("A", "f.root", b"1", scope=scope)
-    system.ddm.register("d", [replica])
-    system.ddm.request("d", "B")
+    system.ddm.register({"d": [replica]})
+    system.ddm.request(["d"], "B")
     system.settle()
     parts = system.path("B", "f.root", scope=scope).parts
     assert parts[-1] == "f.root"

@@ -394,7 +394,7 @@ def lead_to(grid: Grid, rule: Timeout, label: str) -> int:
     (job_id,) = grid.submit(f.analysis_job(computingSite="UTA", prodSourceLabel=label))
     with_pilot = {S.SENT: [], S.STARTING: ["starting"], S.RUNNING: ["starting", "running"]}
     after_pilot = rule.state in (S.HOLDING, S.TRANSFERRING, S.MERGING)
-    grid.buffer.run(lambda c: [work.done(c, item, now=grid.buffer.now()) for item in drop(c, grid)])
+    grid.buffer.run(lambda c: work.done(c, drop(c, grid), now=grid.buffer.now()))
     if rule.state in with_pilot or after_pilot:
         f.move(grid.buffer, job_id, S.ACTIVATED, site="UTA")
         job = grid.get_job("UTA")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from factories import Grid
 
-from pandaserver.background.pool import Handler
+from pandaserver.background.pool import Bunch, Handler
 from pandaserver.model.states import allowed
 from pandaserver.taskbuffer import attempts, jobs, schema, work
 from pandaserver.taskbuffer.database import Database, Work
@@ -186,11 +187,11 @@ def test_a_server_killed_again_and_again(grid: Grid) -> None:
 
     def restart_and_die_again() -> None:
         restart()
-        kill_at(grid.buffer.database, 15, before=False)
+        kill_at(grid.buffer.database, 12, before=False)
 
     grid.restart = restart_and_die_again  # type: ignore[method-assign]
     life = Life(grid, "often", lambda: grid.work())
-    kill_at(grid.buffer.database, 15, before=False)
+    kill_at(grid.buffer.database, 12, before=False)
     ids = life.live()
     assert life.crashes > 5
     restart()
@@ -201,9 +202,9 @@ def test_all_work_may_be_done_twice(grid: Grid) -> None:
     kinds = grid.server.pool._handlers
 
     def twice(handler: Handler) -> Handler:
-        def run(item: work.WorkItem) -> None:
+        def run(bunch: Bunch) -> None:
             for _ in range(2):
-                handler.run(item)
+                handler.run(bunch)
 
         return replace(handler, run=run)
 
@@ -216,10 +217,11 @@ def test_work_may_be_done_in_any_order(grid: Grid, seed: int) -> None:
     dice, pool = random.Random(seed), grid.server.pool
 
     def do_in_any_order() -> None:
-        while items := pool._claim(100):
+        while bunches := pool._claim(dict.fromkeys(pool._handlers, 100)):
+            items = [item for bunch in bunches for item in bunch]
             dice.shuffle(items)
             for item in items:
-                pool._do(item)
+                pool._do([item])
 
     live(grid, f"seed{seed}", do_in_any_order)
 
@@ -229,13 +231,13 @@ def test_work_may_be_done_in_any_order(grid: Grid, seed: int) -> None:
 )
 def test_work_of_each_kind_may_fail_at_first(grid: Grid, kind: str) -> None:
     handlers = dict(grid.server.pool._handlers)
-    good, tries = handlers[kind], dict[str, int]()
+    good, tries = handlers[kind], Counter[str]()
 
-    def run(item: work.WorkItem) -> None:
-        tries[item.key] = tries.get(item.key, 0) + 1
-        if tries[item.key] < 3:
+    def run(bunch: Bunch) -> None:
+        tries.update(item.key for item in bunch)
+        if any(tries[item.key] < 3 for item in bunch):
             raise RuntimeError("on purpose")
-        good.run(item)
+        good.run(bunch)
 
     grid.server.pool._handlers = handlers | {kind: replace(good, run=run)}
 

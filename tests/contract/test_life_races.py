@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import factories as f
 import pytest
 from factories import Grid
-
-from pandaserver.dataservice import adder
-from pandaserver.dataservice.service import DataService
-from pandaserver.model.file import File
 
 
 @pytest.mark.parametrize("outcome", ["finished", "failed"])
@@ -20,13 +16,14 @@ def test_outputs_that_arrive_before_the_adder_is_done_are_not_forgotten(
     (job_id,) = grid.submit(f.production_job(computingSite="UTA", maxAttempt=1), who="prodman")
     grid.work()
     grid.run_job(grid.get_job("UTA"), outcome=outcome)
-    attach = adder.attach_to_parents
+    ddm = grid.server.rooms.data.ddm
+    request = ddm.request
 
-    def attach_while_all_else_goes_on(service: DataService, arrived: Sequence[File]) -> None:
-        attach(service, arrived)
+    def request_while_all_else_goes_on(datasets: Iterable[str], endpoint: str) -> None:
+        request(datasets, endpoint)
         grid.work()  # copies, callback and finisher overtake the adder
 
-    monkeypatch.setattr(adder, "attach_to_parents", attach_while_all_else_goes_on)
+    monkeypatch.setattr(ddm, "request", request_while_all_else_goes_on)
     grid.work()
     assert grid.state(job_id) == outcome
     made = [x for x in grid.describe(job_id)["Files"] if x["type"] == "log" or outcome == "finished"]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import factories as f
 from factories import Grid
-from sqlalchemy import update
 
 from pandaserver.jobdispatcher.watcher import reassign
 from pandaserver.model.file import FileType
 from pandaserver.model.grid import QueueStatus
-from pandaserver.taskbuffer import catalogue, datasets, files, schema
+from pandaserver.taskbuffer import catalogue, datasets, files, topology
 
 
 def close_queue(grid: Grid, name: str) -> None:
-    row = update(schema.queues).where(schema.queues.c.name == name).values(status=QueueStatus.OFFLINE.value)
-    grid.buffer.run(lambda c: c.execute(row))
+    known = grid.buffer.read(topology.load)
+    queue = replace(known.queues[name], status=QueueStatus.OFFLINE)
+    grid.buffer.run(lambda c: topology.save(c, replace(known, queues=known.queues | {name: queue})))
 
 
 def places(grid: Grid, job_id: int) -> set[tuple[str, str]]:
@@ -57,10 +59,8 @@ def test_a_job_whose_outputs_travel_can_be_killed(grid: Grid) -> None:
     (job_id,) = grid.submit(f.production_job(computingSite="UTA"), who="prodman")
     grid.work()
     grid.run_job(grid.get_job("UTA"))
-    pool = grid.server.pool
     while grid.state(job_id) != "transferring":
-        (item,) = pool._claim(1)
-        pool._do(item)
+        assert grid.server.pool.run_all(limit=1)
     assert grid.call("prodman", "killJobs", ids=[job_id]) == [True]
     assert grid.state(job_id) == "cancelled"
     grid.work()

@@ -398,7 +398,7 @@ def test_work_that_is_done_twice_makes_one_attempt(grid: Grid, code: int) -> Non
     fail(grid, grid.describe(job_id)["computingSite"], code)
     before = rows(grid, job_id)
     data = grid.server.rooms.data
-    adder.add(data, job_id, 1)
+    adder.add(data, [(job_id, 1)])
     adder.give_up(data, job_id, 1, "late")
     grid.watch(1)
     assert rows(grid, job_id) == before

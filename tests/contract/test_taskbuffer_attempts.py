@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import datetime
 from typing import Any
 
 import factories as f
 import pytest
 import sqlalchemy as sa
 
-from pandaserver.errors import Conflict, InvalidTransition, NotFound, StaleAttempt
-from pandaserver.jobdispatcher.dispatcher import Claim, Dispatcher
+from pandaserver.errors import Conflict, InvalidTransition, NotFound, PandaError, StaleAttempt
+from pandaserver.jobdispatcher.claims import Claim
+from pandaserver.jobdispatcher.dispatcher import Dispatcher
 from pandaserver.jobdispatcher.policy import DispatchPolicy, labels_for
 from pandaserver.model.attempt import Attempt, ClaimRequest, PilotReport
 from pandaserver.model.codes import ErrorFamily, JobError
 from pandaserver.model.grid import Topology
-from pandaserver.model.job import KILL_COMMAND
+from pandaserver.model.job import KILL_COMMAND, Job
 from pandaserver.model.states import WITH_PILOT, JobState
 from pandaserver.taskbuffer import attempts, jobs, schema, topology, work
 from pandaserver.taskbuffer.buffer import TaskBuffer
+from pandaserver.taskbuffer.database import Connection
 
 S = JobState
 LEASE_S, SENT_LEASE_S = 7200, 1800
@@ -46,13 +49,26 @@ def got(dispatcher: Dispatcher, **told: Any) -> Claim:
     return claim
 
 
+def told(dispatcher: Dispatcher, *reports: PilotReport) -> list[str | None]:
+    """Say words of which none may be refused; else raise the first refusal."""
+    answers = dispatcher.update_jobs(reports)
+    for answer in answers:
+        if isinstance(answer, PandaError):
+            raise answer
+    return answers  # type: ignore[return-value]
+
+
+def lose(connection: Connection, job: Job, now: datetime) -> None:
+    attempts.end(connection, [attempts.Word(job, {"outcome": attempts.LOST})], now=now)
+
+
 def word(claim: Claim, state: str, **more: Any) -> PilotReport:
     told = {"job_id": claim.job.job_id, "attempt": claim.job.attempt, "token": claim.token, "pilot": "/CN=pilot"}
     return PilotReport(**(told | {"state": state} | more))
 
 
 def say(dispatcher: Dispatcher, claim: Claim, state: str, **more: Any) -> str | None:
-    return dispatcher.update_jobs([word(claim, state, **more)])[0]
+    return told(dispatcher, word(claim, state, **more))[0]
 
 
 def tries(buffer: TaskBuffer, job_id: int = 1) -> list[Attempt]:
@@ -244,7 +260,7 @@ def snapshot(buffer: TaskBuffer) -> list[list[Any]]:
 def lost_and_taken_again(buffer: TaskBuffer, dispatcher: Dispatcher) -> tuple[Claim, Claim]:
     activate(buffer, 1)
     first = got(dispatcher)
-    buffer.run(lambda c: attempts.end(c, f.load_job(buffer, 1), "lost", now=buffer.now()))
+    buffer.run(lambda c: lose(c, f.load_job(buffer, 1), buffer.now()))
     f.move(buffer, 1, S.ACTIVATED)
     return first, got(dispatcher, pilot="/CN=other")
 
@@ -258,7 +274,7 @@ def test_a_pilot_of_an_older_attempt_changes_nothing(buffer: TaskBuffer, dispatc
     stolen = word(first, state, metadata="stale", attempt=2), word(first, state, token=second.token, attempt=1)
     for report in (word(first, state, metadata="stale", errors=(JobError(ErrorFamily.PILOT, 1, ""),)), *stolen):
         with pytest.raises(StaleAttempt, match="attempt 2: this attempt is over"):
-            dispatcher.update_jobs([report])
+            told(dispatcher, report)
     assert snapshot(buffer) == rows
     assert say(dispatcher, second, state) is None
 
@@ -311,7 +327,7 @@ def test_a_last_word_of_a_lost_attempt_is_refused(
 ) -> None:
     activate(buffer, 1)
     claim = got(dispatcher)
-    buffer.run(lambda c: attempts.end(c, f.load_job(buffer, 1), "lost", now=buffer.now()))
+    buffer.run(lambda c: lose(c, f.load_job(buffer, 1), buffer.now()))
     f.move(buffer, 1, after)
     rows = snapshot(buffer)
     with pytest.raises(StaleAttempt, match=f"job 1 is {after} in attempt 1"):
@@ -334,9 +350,9 @@ def test_a_last_word_cannot_be_taken_back(buffer: TaskBuffer, dispatcher: Dispat
 def test_a_job_never_given_away_listens_to_nobody(buffer: TaskBuffer, dispatcher: Dispatcher) -> None:
     activate(buffer, 1)
     with pytest.raises(StaleAttempt):
-        dispatcher.update_jobs([PilotReport(job_id=1, attempt=None, token=None, pilot="", state="running")])
+        told(dispatcher, PilotReport(job_id=1, attempt=None, token=None, pilot="", state="running"))
     with pytest.raises(NotFound, match="no job 2"):
-        dispatcher.update_jobs([PilotReport(job_id=2, attempt=None, token=None, pilot="", state="running")])
+        told(dispatcher, PilotReport(job_id=2, attempt=None, token=None, pilot="", state="running"))
 
 
 def test_an_old_pilot_without_a_token_is_known_by_its_attempt(buffer: TaskBuffer, dispatcher: Dispatcher) -> None:
@@ -346,15 +362,25 @@ def test_an_old_pilot_without_a_token_is_known_by_its_attempt(buffer: TaskBuffer
         say(dispatcher, first, "running", token=None)
 
 
-def test_one_stale_word_among_many_changes_nothing_of_any(buffer: TaskBuffer, dispatcher: Dispatcher) -> None:
+def test_a_stale_word_among_many_does_no_harm_to_the_others(buffer: TaskBuffer, dispatcher: Dispatcher) -> None:
+    for job_id in (1, 2, 3):
+        activate(buffer, job_id)
+    one, two, three = (got(dispatcher) for _ in range(3))
+    strange = PilotReport(job_id=9, attempt=1, token=None, pilot="", state="running")
+    words = [word(one, "running"), word(two, "running", attempt=9), strange, word(three, "finished")]
+    answers = dispatcher.update_jobs(words)
+    assert [type(answer) for answer in answers] == [type(None), StaleAttempt, NotFound, type(None)]
+    assert [f.load_job(buffer, job_id).state for job_id in (1, 2, 3)] == [S.RUNNING, S.SENT, S.HOLDING]
+
+
+def test_several_words_of_one_job_are_taken_in_their_order(buffer: TaskBuffer, dispatcher: Dispatcher) -> None:
     activate(buffer, 1)
-    activate(buffer, 2)
-    one, two = got(dispatcher), got(dispatcher)
-    rows = snapshot(buffer)
-    with pytest.raises(StaleAttempt):
-        dispatcher.update_jobs([word(one, "running"), word(two, "running", attempt=9)])
-    assert snapshot(buffer) == rows
-    assert dispatcher.update_jobs([word(one, "running"), word(two, "running")]) == [None, None]
+    claim = got(dispatcher)
+    states = ["starting", "running", "running", "finished", "finished", "failed", "running"]
+    answers = dispatcher.update_jobs([word(claim, state) for state in states])
+    assert [type(answer) for answer in answers] == [*[type(None)] * 5, Conflict, StaleAttempt]
+    history = [row.to_state for row in buffer.read(lambda c: jobs.history_of(c, 1))][-4:]
+    assert history == [S.SENT, S.STARTING, S.RUNNING, S.HOLDING]
 
 
 def test_the_command_to_stop_reaches_the_pilot_with_each_word(buffer: TaskBuffer, dispatcher: Dispatcher) -> None:

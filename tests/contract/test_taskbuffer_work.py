@@ -11,7 +11,7 @@ import pytest
 from factories import Clock
 
 from pandaserver.background.duties import Duty, DutyRoster
-from pandaserver.background.pool import Handler, WorkPool
+from pandaserver.background.pool import Handler, WorkPool, one_by_one
 from pandaserver.taskbuffer import duties, work
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.work import NewWork, WorkItem
@@ -29,7 +29,7 @@ def claim(buffer: TaskBuffer, owner: str = "me", limit: int = 10) -> list[WorkIt
 
 
 def done(buffer: TaskBuffer, item: WorkItem) -> None:
-    buffer.run(lambda c: work.done(c, item, now=buffer.now()))
+    buffer.run(lambda c: work.done(c, [item], now=buffer.now()))
 
 
 def pending(buffer: TaskBuffer) -> dict[str, int]:
@@ -204,7 +204,7 @@ class Doer:
 def pool(
     buffer: TaskBuffer, run: Callable[[WorkItem], None], give_up: Any = None, give_up_after_s: float = 86400
 ) -> WorkPool:
-    handlers = {"k": Handler(run, give_up)}
+    handlers = {"k": Handler(one_by_one(run), give_up)}
     return WorkPool(buffer, handlers, threads=2, lease_s=LEASE_S, give_up_after_s=give_up_after_s)
 
 

@@ -13,7 +13,7 @@ import pytest
 from factories import Grid, production_job
 
 from pandaserver.jobdispatcher.parking import ParkingLot
-from pandaserver.taskbuffer import ready
+from pandaserver.taskbuffer import lanes
 
 ASK = {"siteName": "BNL", "node": "wn1", "wait": 20}
 ANSWER = Callable[..., Future[Any]]
@@ -185,14 +185,13 @@ def test_the_end_of_the_server_answers_all(ask: ANSWER, grid: Grid):
 
 
 def test_what_the_watcher_reads(grid: Grid):
-    ids = activate(grid, "BNL", "UTA", "BNL", "BNL")
+    def seen() -> tuple[dict[str, int], set[str]]:
+        queues = ["BNL", "UTA", "NOWHERE"]
+        return grid.buffer.read(lambda c: (lanes.news(c, queues), lanes.with_jobs(c, queues)))
 
-    def seen(*queues: str, limit: int = 10) -> dict[str, list[int]]:
-        return grid.buffer.read(lambda c: ready.first_jobs(c, queues, limit))
-
-    at_bnl = [ids[0], ids[2], ids[3]]
-    assert seen("BNL", "UTA", "NOWHERE") == {"BNL": at_bnl, "UTA": [ids[1]]}
-    assert seen("BNL", limit=2) == {"BNL": at_bnl[:2]}
-    assert seen() == {}
+    assert seen() == ({"BNL": 0, "UTA": 0}, set())
+    activate(grid, "BNL", "UTA", "BNL", "BNL")
+    assert seen() == ({"BNL": 3, "UTA": 1}, {"BNL", "UTA"})
     grid.get_job("UTA")
-    assert seen("UTA") == {}
+    assert seen() == ({"BNL": 3, "UTA": 1}, {"BNL"})
+    assert grid.buffer.read(lambda c: (lanes.news(c, []), lanes.with_jobs(c, []))) == ({}, set())

@@ -124,8 +124,8 @@ class Slow:
 
 
 def test_a_submission_in_the_middle_of_its_equal_waits_for_the_answer(grid: Grid, monkeypatch):
-    slow = Slow(jobs.count_unfinished)
-    monkeypatch.setattr(jobs, "count_unfinished", slow)
+    slow = Slow(jobs.insert)
+    monkeypatch.setattr(jobs, "insert", slow)
     one, other = slow.meet(lambda: submit(new_client(grid), "key"))
     assert (one.status_code, other.status_code) == (200, 200), other.text
     assert one.json == other.json and rows(grid)["jobs"] == 2

@@ -18,14 +18,17 @@ import pytest
 import sqlalchemy as sa
 
 from pandaserver.dataservice.ddm import local, storage
+from pandaserver.jobdispatcher.claims import Claim, Claims
 from pandaserver.jobdispatcher.dispatcher import Dispatcher
 from pandaserver.jobdispatcher.policy import DispatchPolicy
+from pandaserver.jobdispatcher.tokens import TOKEN_SECRET
 from pandaserver.model.attempt import ClaimRequest
 from pandaserver.model.file import Replica
 from pandaserver.model.grid import Endpoint, Topology
 from pandaserver.model.job import NewJob
+from pandaserver.model.share import Shares
 from pandaserver.model.states import JobState
-from pandaserver.taskbuffer import attempts, catalogue, schema, topology, work
+from pandaserver.taskbuffer import attempts, catalogue, counters, schema, topology, work
 from pandaserver.taskbuffer import database as database_module
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.database import ATTEMPTS, Connection, Database
@@ -302,29 +305,33 @@ def test_processes_never_get_the_same_job_and_leave_none(buffer: TaskBuffer) -> 
 @pytest.mark.mysql
 def test_a_job_being_taken_is_stepped_over_not_waited_for(mariadb_buffer: TaskBuffer) -> None:
     prepare_jobs(mariadb_buffer, 3)
-    request = ClaimRequest(queue="A")
-    now = mariadb_buffer.now()
+    mariadb_buffer.run(lambda c: counters.secret(c, TOKEN_SECRET))
+    claims, request = Claims(mariadb_buffer.now, DispatchPolicy(), Shares()), [ClaimRequest(queue="A")]
+
+    def claim(connection: Connection) -> int:
+        (given,) = claims.answer(connection, request)
+        assert isinstance(given, Claim)
+        return given.job.job_id
+
     with mariadb_buffer.database.writer.connect() as slow:
         taking = slow.begin()
-        first = attempts.claim(slow, request, now=now, lease_s=1)
-        second = mariadb_buffer.run(lambda c: attempts.claim(c, request, now=now, lease_s=1))
+        first = claim(slow)
+        second = mariadb_buffer.run(claim)
         taking.rollback()
-    third = mariadb_buffer.run(lambda c: attempts.claim(c, request, now=now, lease_s=1))
-    assert first is not None
-    assert second is not None
-    assert third is not None
-    assert (first.job_id, second.job_id, third.job_id) == (1, 2, 1), "what was not taken after all comes next"
+    third = mariadb_buffer.run(claim)
+    assert (first, second, third) == (1, 2, 1), "what was not taken after all comes next"
 
 
 @pytest.mark.mysql
 def test_pilots_do_not_wait_for_each_other_at_the_shared_secret(mariadb_buffer: TaskBuffer) -> None:
     prepare_jobs(mariadb_buffer, 2)
     dispatcher = Dispatcher(mariadb_buffer, DispatchPolicy())
+    elsewhere = Claims(mariadb_buffer.now, DispatchPolicy(), Shares())
     requests = [ClaimRequest(queue="A")], [ClaimRequest(queue="B")]
     dispatcher.get_jobs(requests[1])
     with mariadb_buffer.database.writer.connect() as slow:
         taking = slow.begin()
-        assert dispatcher._claim_all(slow, requests[1]) == [None]  # and does not commit yet
+        assert elsewhere.answer(slow, requests[1]) == [None]  # and does not commit yet
         gone = threading.Event()
         asking = threading.Thread(target=lambda: (dispatcher.get_jobs(requests[0]), gone.set()))
         asking.start()
@@ -375,20 +382,20 @@ def test_the_last_two_copies_of_a_dataset_at_the_same_moment_call_back(
         path.parent.mkdir(parents=True)
         path.write_text(lfn)
         facts = {"guid": "g", "size_bytes": 3, "adler32": f"{zlib.adler32(lfn.encode()):08x}"}
-        ddm.register("d", [Replica(scope="s", lfn=lfn, endpoint="A", **facts)])  # type: ignore[arg-type]
-    ddm.request("d", "B")
+        ddm.register({"d": [Replica(scope="s", lfn=lfn, endpoint="A", **facts)]})  # type: ignore[arg-type]
+    ddm.request(["d"], "B")
     copies = buffer.run(lambda c: work.claim(c, "me", 9, now=buffer.now(), lease_s=60))
     assert [item.kind for item in copies] == [local.COPY] * 2
-    count, both_counting = catalogue.queued_transfers, threading.Barrier(2)
+    count, both_counting = catalogue.any_queued, threading.Barrier(2)
 
     def count_together(*args: Any) -> Any:
-        """Count what is left only when the other has made its copy too, if it can get that far."""
+        """Look for what is left only when the other has made its copy too, if it can get that far."""
         with contextlib.suppress(threading.BrokenBarrierError):
             both_counting.wait(0.5)
         return count(*args)
 
-    monkeypatch.setattr(catalogue, "queued_transfers", count_together)
-    in_threads(*(lambda item=item: ddm.copy(item) for item in copies))  # type: ignore[misc]
+    monkeypatch.setattr(catalogue, "any_queued", count_together)
+    in_threads(*(lambda item=item: ddm.copy([item]) for item in copies))  # type: ignore[misc]
     assert buffer.read(work.pending)[local.CALLBACK] == 1
 
 
@@ -405,16 +412,16 @@ def test_the_same_request_again_while_it_is_answered_gets_the_same_job(
     mariadb_buffer: TaskBuffer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare_jobs(mariadb_buffer, 2)
-    dispatcher = Dispatcher(mariadb_buffer, DispatchPolicy())
-    dispatcher.get_jobs([ClaimRequest(queue="B")])  # the shared secret is there
+    servers = [Dispatcher(mariadb_buffer, DispatchPolicy()) for _ in range(2)]  # as in two processes
+    servers[0].get_jobs([ClaimRequest(queue="B")])  # the shared secret is there
     request = ClaimRequest(queue="A", pilot="/CN=pilot", request_id="r1")
-    claim, both_claiming = attempts.claim, threading.Barrier(2)
+    start, both_starting = attempts.start, threading.Barrier(2)
 
-    def claim_together(*args: Any, **told: Any) -> Any:
+    def start_together(*args: Any, **told: Any) -> Any:
         with contextlib.suppress(threading.BrokenBarrierError):
-            both_claiming.wait(0.5)
-        return claim(*args, **told)
+            both_starting.wait(0.5)
+        return start(*args, **told)
 
-    monkeypatch.setattr(attempts, "claim", claim_together)
-    given = in_threads(*[lambda: dispatcher.get_jobs([request])[0]] * 2)
+    monkeypatch.setattr(attempts, "start", start_together)
+    given = in_threads(*[lambda server=server: server.get_jobs([request])[0] for server in servers])  # type: ignore[misc]
     assert len({claim.job.job_id for claim in given}) == 1

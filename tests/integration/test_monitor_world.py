@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from pandamonitor.logfiles import place
 from pandaserver.errors import ConfigError
@@ -34,6 +35,7 @@ from pandaserver.taskbuffer import (
     reasons,
     schema,
     topology,
+    users,
     work,
 )  # fmt: skip
 from pandaserver.taskbuffer import monitoring as reading
@@ -72,6 +74,7 @@ class World:
         accepted = jobs.Accepted(job_id, new, dn, owner, 1000)
 
         def work_to_do(c: Any) -> None:
+            users.note_submission(c, dn, owner, self.now)
             jobs.insert(c, [accepted], self.now)
             files.insert(c, [(job_id, f) for f in own])
 
@@ -94,15 +97,18 @@ class World:
     def claim(self, queue: str, node: str = "wn001.example.org") -> int:
         self.pass_time(90)
         request = ClaimRequest(queue=queue, node=node, pilot="/CN=pilot", pilot_id="p-77", scheduler_id="fork-1")
-        job = self.run(lambda c: attempts.claim(c, request, now=self.now, lease_s=7200))
+        waiting = sa.select(schema.ready.c.job_id, schema.ready.c.lane_id).join(schema.lanes)
+        first = waiting.where(schema.lanes.c.queue == queue).order_by(schema.ready.c.rank, schema.ready.c.job_id)
+        job_id, lane_id = self.run(lambda c: c.execute(first.limit(1)).one())
+        taken = attempts.Taken(request, job_id, lane_id)
+        self.run(lambda c: attempts.start(c, [taken], now=self.now, lease_s=7200))
         self.run(lambda c: activity.note(c, queue, self.now, requests=3, jobs=1))
-        assert job is not None
-        return int(job.job_id)
+        return int(job_id)
 
     def end_attempt(self, job_id: int, outcome: str, *errors: JobError, **told: Any) -> None:
         def work_to_do(c: Any) -> None:
             (job,) = jobs.load(c, [job_id], lock=True).values()
-            attempts.end(c, job, outcome, now=self.now, **told)
+            attempts.end(c, [attempts.Word(job, told | {"outcome": outcome})], now=self.now)
             jobs.add_errors(c, job, errors, self.now)
 
         self.run(work_to_do)
@@ -121,9 +127,9 @@ class World:
             ))  # fmt: skip
 
         def work_to_do(c: Any) -> None:
-            catalogue.add_dataset(c, dataset, self.now)
+            catalogue.add_datasets(c, [dataset], self.now)
             catalogue.add_replicas(c, copies, self.now)
-            catalogue.add_contents(c, dataset, [(r.scope, r.lfn) for r in copies])
+            catalogue.add_contents(c, {dataset: [(r.scope, r.lfn) for r in copies]})
 
         self.run(work_to_do)
 
@@ -248,7 +254,7 @@ def the_named(world: World) -> None:
         lambda c: files.set_status(c, [f.file_id for f in files.of_jobs(c, [finished])[finished]], FileStatus.READY)
     )
     metadata = '{"events": 10000, "chi2": 1.07}'
-    world.run(lambda c: jobs.save_details(c, finished, metadata=metadata, stdout_tail="mass 91.19 GeV\n"))
+    world.run(lambda c: jobs.save_details(c, {finished: dict(metadata=metadata, stdout_tail="mass 91.19 GeV\n")}))
     failed = world.submit(output(f"{HOSTILE[:40]}.root", dataset=HOSTILE), name=f"evil {HOSTILE}", owner="Mallory <b>")
     world.activate(failed, "UTA")
     world.claim("UTA", node="<i>wn</i>")
@@ -264,7 +270,9 @@ def the_named(world: World) -> None:
     )  # fmt: skip
     world.end_attempt(failed, "failed", *said, exit_code="65")
     world.move(failed, S.HOLDING, S.FAILED, reason="the pilot reported failure")
-    world.run(lambda c: jobs.save_details(c, failed, log_extract="Traceback\x1b[31m red\x1b[0m <script>x</script>"))
+    world.run(
+        lambda c: jobs.save_details(c, {failed: dict(log_extract="Traceback\x1b[31m red\x1b[0m <script>x</script>")})
+    )
     world.named |= {"maker": made, "finished": finished, "failed": failed}
     kinds = (
         (HOSTILE, DatasetType.OUTPUT),
@@ -299,7 +307,7 @@ def the_present(world: World, chance: random.Random) -> None:
         world.activate(running, "BNL")
         world.claim("BNL", node=f"wn{n:03}.bnl.example.org")
         world.move(running, S.STARTING, S.RUNNING, started_at=world.now, each_s=15)
-        world.run(lambda c, r=running: jobs.save_details(c, r, stdout_tail="event 100\nevent 200\n"))
+        world.run(lambda c, r=running: jobs.save_details(c, {r: dict(stdout_tail="event 100\nevent 200\n")}))
         world.run(lambda c: activity.note(c, "BNL", end - timedelta(seconds=40), updates=5))
         world.named["running"] = running
     world.now = end - timedelta(hours=4)

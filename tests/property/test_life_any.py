@@ -169,7 +169,7 @@ class AnyLife(RuleBasedStateMachine):
         """Read all that matters, in one transaction."""
 
         def read(connection: Connection) -> dict[str, list[Any]]:
-            return {t.name: list(connection.execute(sa.select(t).order_by(*t.primary_key.columns))) for t in SEEN}
+            return {table.name: list(connection.execute(rows_of(table))) for table in SEEN}
 
         return self.grid.buffer.read(read)
 
@@ -180,7 +180,8 @@ class AnyLife(RuleBasedStateMachine):
         assert sorted(jobs) == sorted(self.submitted), "no job is lost or made up"
         check_history(rows["job_history"], {job_id: row.state for job_id, row in jobs.items()})
         activated = {(row.site, row.job_id) for row in jobs.values() if row.state == JobState.ACTIVATED}
-        assert {(row.queue, row.job_id) for row in rows["ready"]} == activated
+        queue_of = {lane.lane_id: lane.queue for lane in rows["lanes"]}
+        assert {(queue_of[row.lane_id], row.job_id) for row in rows["ready"]} == activated
         with_pilot = [(row.job_id, row.attempt) for row in jobs.values() if row.state in WITH_PILOT]
         assert [(row.job_id, row.number) for row in rows["attempts"] if row.ended_at is None] == with_pilot
         states = {row.job_id: row.state for row in jobs.values()}
@@ -212,7 +213,15 @@ class AnyLife(RuleBasedStateMachine):
         assert live == {}
 
 
-SEEN = (schema.jobs, schema.job_history, schema.ready, schema.attempts, schema.files, schema.ddm_contents)
+SEEN = (schema.jobs, schema.job_history, schema.lanes, schema.ready, schema.attempts, schema.files, schema.ddm_contents)
+
+
+def rows_of(table: sa.Table) -> sa.Select[Any]:
+    """All rows of a table, those of the archive too, in the order of its key."""
+    places = [table, schema.archived[table.name]] if table.name in schema.archived else [table]
+    names = [column.name for column in table.c]
+    every = sa.union_all(*(sa.select(*(place.c[name] for name in names)) for place in places)).subquery()
+    return sa.select(every).order_by(*(every.c[column.name] for column in table.primary_key.columns))
 
 
 def check_history(history: list[Any], states: dict[int, str]) -> None:

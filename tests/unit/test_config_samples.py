@@ -13,6 +13,7 @@ import pytest
 from pandaserver.app import read_installation
 from pandaserver.config import SECTIONS, load
 from pandaserver.model.grid import Endpoint, Queue
+from pandaserver.model.share import Share, read_shares
 from pandaserver.model.timeouts import TIMEOUTS
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -45,7 +46,7 @@ def keys(kind: Any) -> dict[str, Any]:
 
 
 def test_every_section_is_in_the_sample():
-    assert set(parsed(SERVER).sections()) == {*SECTIONS, "timeouts"}
+    assert set(parsed(SERVER).sections()) == {*SECTIONS, "shares", "timeouts"}
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -58,6 +59,20 @@ def test_every_timeout_is_in_the_sample_with_its_default():
     assert dict(parsed(SERVER)["timeouts"]) == expected
     for name, comment in comments(SERVER, "timeouts").items():
         assert f"Default: {expected[name]}," in comment, name
+
+
+def test_no_share_is_the_default_and_the_example_of_shares_can_be_read():
+    assert dict(parsed(SERVER)["shares"]) == {}
+    text = SERVER.read_text(encoding="utf-8")
+    explained = text.split("[shares]")[0].rpartition("\n\n")[2]
+    example = dict(re.findall(r"^# .*?(\w+) = (\d+ \w+=.*)$", explained, re.M))
+    assert read_shares(example).shares == (
+        Share(name="production", weight=60, label="production"),
+        Share(name="higgs", weight=20, vo="atlas", working_group="phys-higgs*", label="analysis"),
+        Share(name="analysis", weight=19, label="analysis"),
+    )
+    for key in ("vo", "working_group", "label"):
+        assert f"{key}=PATTERN" in explained
 
 
 def test_every_key_of_a_queue_and_an_endpoint_is_in_the_sample():
@@ -95,6 +110,7 @@ def test_every_key_is_explained_with_its_default(path, section, kind):
 def test_the_samples_load(monkeypatch):
     config = read_installation(SERVER)
     assert config.timeouts == TIMEOUTS
+    assert config.shares == read_shares({})
     assert set(config.topology.queues) == {"EXAMPLE_T1", "EXAMPLE_T2"}
     first = config.topology.queues["EXAMPLE_T1"]
     assert first.releases == ("13.0.40", "14.1.0") and first.environment == (("SITE_SOFTWARE", "/opt/software"),)

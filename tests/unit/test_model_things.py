@@ -13,7 +13,6 @@ from pandaserver.model.dataset import dispatch_name, sub_name
 from pandaserver.model.file import File, FileStatus, FileType, default_scope
 from pandaserver.model.grid import Endpoint, Queue, QueueStatus, Topology
 from pandaserver.model.job import KILL_COMMAND, Job, JobWithFiles, NewJob
-from pandaserver.model.priority import starting_priority
 
 
 @pytest.mark.parametrize(
@@ -72,19 +71,6 @@ def test_names_of_datasets_the_server_makes() -> None:
     assert dispatch_name("u-1", 7) == "panda.u-1_dis7"
     assert sub_name("mc.test.evnt/", 12) == "mc.test.evnt_sub012"
     assert len({sub_name("d", n) for n in range(200)}) == 200
-
-
-def test_production_has_the_priority_it_asks_for() -> None:
-    assert [starting_priority(True, p, 10_000, "managed") for p in (0, 900, -5)] == [0, 900, -5]
-
-
-def test_analysis_falls_with_the_users_queue_and_build_jobs_go_first() -> None:
-    assert starting_priority(False, 0, 0, "user") == 1000
-    assert starting_priority(False, 0, 4, "user") == 1000
-    assert starting_priority(False, 0, 5, "user") == 999
-    assert starting_priority(False, 0, 0, "panda") > starting_priority(False, 0, 0, "user")
-    falling = [starting_priority(False, 0, n, "user") for n in range(100)]
-    assert falling == sorted(falling, reverse=True)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ ASK = {  # as pilot 3 asks
     "cpu": 2596.136, "mem": 24105.55, "node": "wn1", "allowOtherCountry": False, "requestId": "11-22",
     "schedulerID": "factory", "pilotID": "tag|PR|3.11", "remainingTime": 3600,
 }  # fmt: skip
+OWNER = "/DC=org/CN=Alice Adams"
+WHOSE = {"coreCount": 8, "VO": "atlas", "prodUserID": OWNER, "workingGroup": "higgs"}
 SAY = {"jobId": "1001", "state": "running", "attemptNr": 1, "jobToken": "secret"}
 OUTPUT = {"guid": "AB", "fsize": 20, "adler32": "3903059b", "surl": "file:///x", "endpoint": "BNL_DISK"}
 LAST = {  # as pilot 3 ends
@@ -59,12 +61,47 @@ def test_a_claim_as_pilots_ask():
 
 
 def test_a_claim_from_a_form_says_the_same():
-    assert read_claim({name: str(value) for name, value in ASK.items()}, DN) == read_claim(ASK, DN)
+    told = ASK | WHOSE
+    assert read_claim({name: str(value) for name, value in told.items()}, DN) == read_claim(told, DN)
+
+
+def test_a_claim_for_somebodys_jobs():
+    claim = read_claim(ASK | WHOSE, DN)
+    assert (claim.cores, claim.vo, claim.owner, claim.working_group) == (8, "atlas", OWNER, "higgs")
+
+
+@pytest.mark.parametrize("name", ["coreCount", "nCores", "cores"])
+@pytest.mark.parametrize(("value", "cores"), [(8, 8), ("8", 8), (8.0, 8), ("8.0", 8), (0, 0), *((u, 0) for u in UNSET)])
+def test_cores_as_pilots_of_different_years_say_them(name, value, cores):
+    assert read_claim(ASK | {name: value}, DN).cores == cores
+
+
+def test_the_name_that_is_set_counts():
+    assert read_claim(ASK | {"coreCount": "NULL", "nCores": None, "cores": 4}, DN).cores == 4
+    assert read_claim(ASK | {"vo": "", "VO": "cms"}, DN).vo == "cms"
+    assert read_claim(ASK | {"coreCount": 2, "cores": 4, "vo": "atlas", "VO": "cms"}, DN).cores == 2
+
+
+@pytest.mark.parametrize("value", [0.5, "7.9", -1, "-8", "many", "nan", [8], True, 1e300])
+@pytest.mark.parametrize("name", ["coreCount", "nCores", "cores"])
+def test_wrong_cores_are_refused(name, value):
+    error = refused(read_claim, ASK | {name: value})
+    assert error.field == name and name in error.message
+
+
+@pytest.mark.parametrize(("name", "most"), [("vo", 64), ("VO", 64), ("prodUserID", 255), ("workingGroup", 255)])
+def test_whose_jobs_is_taken_whole_or_not_at_all(name, most):
+    claim = read_claim(ASK | {name: "x" * most}, DN)
+    assert "x" * most in (claim.vo, claim.owner, claim.working_group)
+    assert refused(read_claim, ASK | {name: "x" * (most + 1)}).field == name
+    for value in (["a"], {"a": 1}):
+        assert refused(read_claim, ASK | {name: value}).field == name
 
 
 @pytest.mark.parametrize("unset", UNSET)
 def test_what_a_pilot_does_not_say_is_no_limit(unset):
-    claim = read_claim(dict.fromkeys(ASK, unset) | {"siteName": "BNL"}, DN)
+    claim = read_claim(dict.fromkeys(ASK | WHOSE, unset) | {"siteName": "BNL"}, DN)
+    assert (claim.cores, claim.vo, claim.owner, claim.working_group) == (0, "", "", "")
     assert (claim.memory_mb, claim.disk_mb, claim.remaining_s, claim.labels) == (0, 0, 0, None)
     assert claim == read_claim({"siteName": "BNL"}, DN)
 

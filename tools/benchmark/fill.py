@@ -16,6 +16,7 @@ from benchmark.mariadb import DBConnection, MariaDB
 from benchmark.processes import BenchError
 from benchmark.show import Advance, bar
 from benchmark.site import ENDPOINT
+from pandaserver.model.lane import floor_of
 from pandaserver.taskbuffer import schema
 
 MANY = 200_000  # from here on indexes are made afterwards
@@ -61,6 +62,7 @@ class Stretch:
     last: int
     start: int
     per_queue: int
+    first_lane: int  # of the queue: one for each user
 
     @property
     def priority(self) -> str:
@@ -86,11 +88,11 @@ def fill(database: MariaDB, crowd: Crowd) -> None:
 
 
 def _fill(connection: DBConnection, crowd: Crowd, advance: Advance) -> None:
-    tables = ["jobs", "ready"] if crowd.state == "activated" else ["jobs", "attempts"]
+    tables = ["jobs", "lanes", "ready"] if crowd.state == "activated" else ["jobs", "attempts"]
     with connection.cursor() as cursor, _hurry(connection):
         cursor.execute("SELECT COUNT(*) FROM jobs")
         empty = cursor.fetchone() == (0,)
-        later = [_without_indexes(connection, name) for name in tables if empty and crowd.count >= MANY]
+        later = [_without_indexes(connection, name) for name in ("jobs", tables[-1]) if empty and crowd.count >= MANY]
         for stretch in stretches(crowd):
             for statement in statements(crowd, stretch):
                 cursor.execute(statement)
@@ -137,14 +139,18 @@ def stretches(crowd: Crowd) -> Iterator[Stretch]:
         start = crowd.first_id + number * crowd.per_queue
         end = start + crowd.per_queue
         for first in range(start, end, _CHUNK):
-            yield Stretch(queue, first, min(first + _CHUNK, end) - 1, start, crowd.per_queue)
+            last, first_lane = min(first + _CHUNK, end) - 1, _FIRST_ID + number * USERS
+            yield Stretch(queue, first, last, start, crowd.per_queue, first_lane)
 
 
 def statements(crowd: Crowd, stretch: Stretch) -> Iterator[str]:
     """Give the statements that write a stretch."""
     yield _insert("jobs", _job(crowd, stretch), stretch.first, stretch.last)
     if crowd.state == "activated":
-        yield _insert("ready", _ready(stretch), stretch.first, stretch.last)
+        if stretch.first == stretch.start:
+            # those of an earlier fill are there already
+            yield _insert("lanes", _lane(stretch), 0, USERS - 1).replace("INSERT", "INSERT IGNORE", 1)
+        yield _insert("ready", _ready(stretch), stretch.first, stretch.last) + " ORDER BY 1, 2, 3"
     if crowd.with_pilot:
         yield _insert("attempts", _attempt(crowd, stretch), stretch.first, stretch.last)
     complete = stretch.per_queue if crowd.complete is None else crowd.complete
@@ -202,12 +208,26 @@ def _job(crowd: Crowd, stretch: Stretch) -> Columns:
     }
 
 
+def _lane(stretch: Stretch) -> Columns:
+    return {
+        "lane_id": f"{stretch.first_lane} + seq",
+        "queue": f"'{stretch.queue}'",
+        "owner": f"CONCAT('{OWNER}', seq)",
+        "label": f"'{messages.LABEL}'",
+        "vo": "'bench'",
+        "cores": "1",
+        "memory_mb": str(floor_of(messages.MEMORY_MB)),
+        "disk_mb": str(floor_of(messages.DISK_MB)),
+        "wall_time_s": str(floor_of(messages.WALL_TIME_S)),
+        "created_at": _NOW,
+    }
+
+
 def _ready(stretch: Stretch) -> Columns:
     return {
-        "queue": f"'{stretch.queue}'",
+        "lane_id": f"{stretch.first_lane} + seq MOD {USERS}",
         "rank": f"-({stretch.priority})",
         "job_id": "seq",
-        "label": f"'{messages.LABEL}'",
         "memory_mb": str(messages.MEMORY_MB),
         "disk_mb": str(messages.DISK_MB),
         "wall_time_s": str(messages.WALL_TIME_S),

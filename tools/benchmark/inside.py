@@ -12,8 +12,8 @@ from pathlib import Path
 from benchmark.mariadb import DBConnection
 from benchmark.processes import BenchError
 from pandaserver.app import create_app, read_installation
-from pandaserver.jobdispatcher.dispatcher import TOKEN_SECRET, Dispatcher
-from pandaserver.jobdispatcher.tokens import job_token
+from pandaserver.jobdispatcher.dispatcher import Dispatcher
+from pandaserver.jobdispatcher.tokens import TOKEN_SECRET, job_token
 from pandaserver.model.attempt import ClaimRequest
 from pandaserver.taskbuffer import counters, schema
 from pandaserver.taskbuffer.database import Database
@@ -23,7 +23,7 @@ BEFORE_PILOT = ("defined", "waiting", "assigned")
 AFTER_PILOT = ("holding", "transferring", "merging")
 FINAL = ("finished", "failed", "cancelled", "closed")
 # What stays when the tables are emptied between two measurements: the grid, serial numbers, secrets.
-_STAY = {"queues", "endpoints", "counters", "secrets", "duties"}
+_STAY = {"queues", "endpoints", "counters", "secrets", "duties", "lanes"}
 _LOOK_S = 0.05
 
 
@@ -49,7 +49,7 @@ def wait_until_settled(connection: DBConnection, states: Sequence[str], *, secon
 
 def count_in_state(connection: DBConnection, state: str) -> int:
     """Count jobs in a state, archived ones too."""
-    tables = ["jobs", *(name for name in archive_tables() if name.startswith("jobs"))]
+    tables = ["jobs", *(name for name in archive_tables() if name.endswith("_jobs"))]
     found = 0
     with connection.cursor() as cursor:
         for table in tables:
@@ -60,9 +60,13 @@ def count_in_state(connection: DBConnection, state: str) -> int:
 
 def activated_at(connection: DBConnection) -> dict[int, float]:
     """Tell when each job was activated, as seconds of the wall clock."""
+    tables = ["job_history", *(name for name in archive_tables() if name.endswith("job_history"))]
+    found = {}
     with connection.cursor() as cursor:
-        cursor.execute("SELECT job_id, at FROM job_history WHERE to_state = 'activated'")
-        return {int(job_id): at.replace(tzinfo=UTC).timestamp() for job_id, at in cursor.fetchall()}
+        for table in tables:
+            cursor.execute(f"SELECT job_id, at FROM {table} WHERE to_state = 'activated'")
+            found |= {int(job_id): at.replace(tzinfo=UTC).timestamp() for job_id, at in cursor.fetchall()}
+    return found
 
 
 def wipe(connection: DBConnection, storage: Path) -> None:

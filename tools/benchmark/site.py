@@ -56,8 +56,12 @@ callback_key = pki/ddm.pem
 [grid]
 sites = sites.cfg
 """
-# Sections for what the server may have one day (an archive that begins at once, for example) go here.
-_MORE = ""
+# What has ended goes into the archive at once: that belongs to a job's life.
+_MORE = """
+[archive]
+after_s = 0
+period_s = 0.5
+"""
 
 _QUEUE = """[queue {name}]
 site = BENCH

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pandaserver.dataservice.ddm import storage
@@ -33,44 +34,48 @@ class LocalDDM:
     def replicas(self, names: Iterable[FileName]) -> dict[FileName, list[Replica]]:
         """See `DDM`."""
         wanted = list(names)
-        return self._buffer.read(lambda c: catalogue.replicas(c, wanted))
+        return self._buffer.read(lambda c: catalogue.replicas(c, wanted)) if wanted else {}
 
     def contents(self, dataset: str) -> list[FileName]:
         """See `DDM`."""
         return self._buffer.read(lambda c: catalogue.contents(c, dataset))
 
-    def register(self, dataset: str, replicas: Sequence[Replica]) -> None:
+    def register(self, placed: Mapping[str, Sequence[Replica]]) -> None:
         """See `DDM`."""
-        endpoints = self._endpoints()
-        for replica in replicas:
+        new = {replica for replicas in placed.values() for replica in replicas}
+        endpoints = self._endpoints() if new else {}
+        for replica in new:
             path = storage.file_path(_known(endpoints, replica.endpoint), replica.scope, replica.lfn)
             storage.verify(path, size_bytes=replica.size_bytes, checksum=replica.adler32)
         now = self._buffer.now()
+        names = {dataset: [(r.scope, r.lfn) for r in replicas] for dataset, replicas in placed.items()}
 
         def work(connection: Connection) -> None:
-            catalogue.add_replicas(connection, replicas, now)
-            self._put_into(connection, dataset, [(r.scope, r.lfn) for r in replicas], now)
+            catalogue.add_replicas(connection, new, now)
+            _put_into(connection, names, now)
 
         self._buffer.run(work)
 
-    def attach(self, dataset: str, names: Iterable[FileName]) -> None:
+    def attach(self, placed: Mapping[str, Iterable[FileName]]) -> None:
         """See `DDM`."""
-        wanted, now = list(names), self._buffer.now()
-        self._buffer.run(lambda c: self._put_into(c, dataset, wanted, now))
+        names, now = {dataset: list(some) for dataset, some in placed.items()}, self._buffer.now()
+        self._buffer.run(lambda c: _attach(c, names, now))
 
-    def freeze(self, dataset: str) -> None:
+    def freeze(self, datasets: Iterable[str]) -> None:
         """See `DDM`."""
-        self._buffer.run(lambda c: catalogue.freeze(c, dataset))
+        names = list(datasets)
+        self._buffer.run(lambda c: catalogue.freeze(c, names))
 
-    def request(self, dataset: str, endpoint: str) -> None:
+    def request(self, datasets: Iterable[str], endpoint: str) -> None:
         """See `DDM`."""
         _known(self._endpoints(), endpoint)
-        now = self._buffer.now()
+        names, now = sorted(datasets), self._buffer.now()
 
         def work(connection: Connection) -> None:
-            catalogue.add_dataset(connection, dataset, now)
-            catalogue.subscribe(connection, dataset, endpoint, now)
-            _queue_copies(connection, dataset, endpoint, now)
+            catalogue.add_datasets(connection, names, now)
+            catalogue.subscribe(connection, names, endpoint, now)
+            for name in names:
+                _queue_copies(connection, name, endpoint, now)
 
         self._buffer.run(work)
 
@@ -80,44 +85,43 @@ class LocalDDM:
 
     def missing_at(self, dataset: str, endpoint: str) -> list[FileName]:
         """See `DDM`."""
-        return self._buffer.read(lambda c: _missing_at(c, dataset, endpoint))
+        return list(self._buffer.read(lambda c: catalogue.missing_at(c, dataset, endpoint)))
 
-    def copy(self, item: WorkItem) -> None:
-        """Make one queued copy: background work of kind `ddm_copy`."""
-        transfer = self._buffer.read(lambda c: catalogue.transfer(c, item.payload["transfer_id"]))
-        if transfer is None or transfer.state != "queued":
-            return
-        started = time.monotonic()
-        replica = self._copy_from_anywhere(transfer)
-        now, seconds = self._buffer.now(), time.monotonic() - started
+    def copy(self, items: Sequence[WorkItem]) -> None:
+        """Make queued copies: background work of kind `ddm_copy`. One that fails does not hold up the others.
 
-        def work(connection: Connection) -> None:
-            catalogue.lock(connection, transfer.dataset)  # or two copies that end together would wait for each other
-            there = Replica(**(vars(replica) | {"endpoint": transfer.destination}))
-            catalogue.add_replicas(connection, [there], now)
-            catalogue.end_transfer(
-                connection, transfer.transfer_id, "done", source=replica.endpoint, seconds=seconds, ended_at=now
-            )
-            if not catalogue.queued_transfers(connection, transfer.dataset, transfer.destination):
-                add_work(connection, [_callback(transfer.dataset, transfer.destination)], now=now)
+        Raises:
+            DDMError: a copy cannot be made, or not now; the others have been.
+        """
+        ids = [item.payload["transfer_id"] for item in items]
+        transfers = self._buffer.read(lambda c: catalogue.still_queued(c, ids))
+        copies, failures = self.replicas([(t.scope, t.lfn) for t in transfers]), list[DDMError]()
+        made = list[_Made]()
+        for transfer in transfers:
+            try:
+                made.append(self._copy_from_anywhere(transfer, copies.get((transfer.scope, transfer.lfn), [])))
+            except DDMError as error:
+                failures.append(error)
+        now = self._buffer.now()
+        if made:
+            self._buffer.run(lambda c: _note_made(c, made, now))
+        if failures:
+            raise failures[0]
 
-        self._buffer.run(work)
-
-    def _copy_from_anywhere(self, transfer: catalogue.Transfer) -> Replica:
+    def _copy_from_anywhere(self, transfer: catalogue.Transfer, replicas: Sequence[Replica]) -> _Made:
         """Copy from the first source that has good bytes."""
-        name, endpoints = (transfer.scope, transfer.lfn), self._endpoints()
-        target = storage.file_path(_known(endpoints, transfer.destination), *name)
-        failures = []
-        for replica in self.replicas([name]).get(name, []):
+        started, endpoints, failures = time.monotonic(), self._endpoints(), []
+        target = storage.file_path(_known(endpoints, transfer.destination), transfer.scope, transfer.lfn)
+        for replica in sorted(replicas, key=lambda r: r.endpoint != transfer.destination):  # it may be there already
             if replica.endpoint == transfer.destination:
-                return replica
-            source = storage.file_path(_known(endpoints, replica.endpoint), *name)
+                return _Made(transfer, replica, time.monotonic() - started)
+            source = storage.file_path(_known(endpoints, replica.endpoint), transfer.scope, transfer.lfn)
             try:
                 storage.copy(source, target, size_bytes=replica.size_bytes, checksum=replica.adler32)
             except DDMError as error:
                 failures.append(f"{replica.endpoint}: {error}")
             else:
-                return replica
+                return _Made(transfer, replica, time.monotonic() - started)
         raise DDMError(
             f"no good copy of {transfer.lfn}: {'; '.join(failures) or 'no replica'}", field="lfn", value=transfer.lfn
         )
@@ -128,31 +132,59 @@ class LocalDDM:
         number = item.payload["transfer_id"]
         self._buffer.run(lambda c: catalogue.end_transfer(c, number, "failed", message=error[:500], ended_at=now))
 
-    def _put_into(self, connection: Connection, dataset: str, names: list[FileName], now: datetime) -> None:
-        known = catalogue.facts(connection, names)
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise DDMFatal(
-                f"{len(unknown)} files are not in the catalogue, first {unknown[0]}", field="lfn", value=unknown[0]
-            )
-        new = set(names) - set(catalogue.contents(connection, dataset))
-        if new and catalogue.is_frozen(connection, dataset):
+    def _endpoints(self) -> dict[str, Endpoint]:
+        return topology.of(self._buffer).endpoints
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A copy that is there now: from where, and how long it took."""
+
+    transfer: catalogue.Transfer
+    source: Replica
+    seconds: float
+
+
+def _note_made(connection: Connection, made: Sequence[_Made], now: datetime) -> None:
+    catalogue.lock(connection, {m.transfer.dataset for m in made})  # or two that end together would wait for each other
+    catalogue.add_replicas(connection, [replace(m.source, endpoint=m.transfer.destination) for m in made], now)
+    catalogue.end_transfers(
+        connection,
+        [replace(m.transfer, state="done", source=m.source.endpoint, seconds=m.seconds, ended_at=now) for m in made],
+    )
+    wanted = sorted({(m.transfer.dataset, m.transfer.destination) for m in made})
+    complete = [_callback(*pair) for pair in wanted if not catalogue.any_queued(connection, *pair)]
+    if complete:
+        add_work(connection, complete, now=now)
+
+
+def _attach(connection: Connection, placed: Mapping[str, Sequence[FileName]], now: datetime) -> None:
+    names = {name for some in placed.values() for name in some}
+    unknown = sorted(names - set(catalogue.facts(connection, names)))
+    if unknown:
+        raise DDMFatal(
+            f"{len(unknown)} files are not in the catalogue, first {unknown[0]}", field="lfn", value=unknown[0]
+        )
+    _put_into(connection, placed, now)
+
+
+def _put_into(connection: Connection, placed: Mapping[str, Sequence[FileName]], now: datetime) -> None:
+    """Put known files into datasets, and have them brought to where the datasets are wanted."""
+    frozen = catalogue.frozen(connection, placed)
+    for dataset in (name for name, closed in frozen.items() if closed):
+        new = set(placed[dataset]) - catalogue.of_dataset(connection, dataset, placed[dataset])
+        if new:
             raise DDMFatal(
                 f"dataset {dataset} is frozen, {len(new)} files cannot be added", field="dataset", value=dataset
             )
-        catalogue.add_dataset(connection, dataset, now)
-        catalogue.add_contents(connection, dataset, sorted(new))
-        for endpoint in catalogue.subscribed_endpoints(connection, dataset):
-            _queue_copies(connection, dataset, endpoint, now)
-
-    def _endpoints(self) -> dict[str, Endpoint]:
-        return self._buffer.read(topology.load).endpoints
+    catalogue.add_datasets(connection, [name for name in placed if name not in frozen], now)
+    catalogue.add_contents(connection, placed)
+    for dataset, endpoint in catalogue.subscriptions(connection, placed):
+        _queue_copies(connection, dataset, endpoint, now)
 
 
 def _queue_copies(connection: Connection, dataset: str, endpoint: str, now: datetime) -> None:
     """Queue what is missing at the endpoint; when nothing is, call back at once."""
-    missing = _missing_at(connection, dataset, endpoint)
-    known = catalogue.facts(connection, missing)
     rows = [
         {
             "dataset": dataset,
@@ -160,10 +192,10 @@ def _queue_copies(connection: Connection, dataset: str, endpoint: str, now: date
             "lfn": lfn,
             "destination": endpoint,
             "state": "queued",
-            "size_bytes": known[scope, lfn].size_bytes,
+            "size_bytes": size_bytes,
             "created_at": now,
         }
-        for scope, lfn in missing
+        for (scope, lfn), size_bytes in catalogue.missing_at(connection, dataset, endpoint).items()
     ]
     catalogue.add_transfers(connection, rows)
     queued = catalogue.queued_transfers(connection, dataset, endpoint)
@@ -173,12 +205,6 @@ def _queue_copies(connection: Connection, dataset: str, endpoint: str, now: date
 
 def _callback(dataset: str, endpoint: str) -> NewWork:
     return NewWork(kind=CALLBACK, key=f"{dataset}@{endpoint}"[:255], payload={"dataset": dataset, "endpoint": endpoint})
-
-
-def _missing_at(connection: Connection, dataset: str, endpoint: str) -> list[FileName]:
-    names = catalogue.contents(connection, dataset)
-    copies = catalogue.replicas(connection, names)
-    return [name for name in names if endpoint not in {r.endpoint for r in copies.get(name, [])}]
 
 
 def _known(endpoints: dict[str, Endpoint], name: str) -> Endpoint:

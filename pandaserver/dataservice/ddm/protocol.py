@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from pandaserver.model.file import Replica
@@ -22,22 +22,22 @@ class DDM(Protocol):
     def contents(self, dataset: str) -> list[FileName]:
         """List the files of a dataset; empty for an unknown one."""
 
-    def register(self, dataset: str, replicas: Sequence[Replica]) -> None:
-        """Register new files, each with the copy it has, in a dataset that is made if need be.
+    def register(self, placed: Mapping[str, Sequence[Replica]]) -> None:
+        """Register new files, each with the copy it has, in datasets, by name, that are made if need be; all or none.
 
-        1. Verify that the copy is there with this size and checksum.
+        1. Verify that the copies are there with this size and checksum.
         2. Refuse a file of the same name with other bytes, and a frozen dataset.
-        3. Where the dataset is wanted at an endpoint, bring the new files there too.
+        3. Where a dataset is wanted at an endpoint, bring the new files there too.
         """
 
-    def attach(self, dataset: str, names: Iterable[FileName]) -> None:
-        """Put known files into a dataset that is made if need be."""
+    def attach(self, placed: Mapping[str, Iterable[FileName]]) -> None:
+        """Put known files into datasets, by name, that are made if need be; all or none."""
 
-    def freeze(self, dataset: str) -> None:
-        """Let nothing be added any more."""
+    def freeze(self, datasets: Iterable[str]) -> None:
+        """Let nothing be added to datasets any more."""
 
-    def request(self, dataset: str, endpoint: str) -> None:
-        """Want a dataset at an endpoint; the server is called back each time all of it is there."""
+    def request(self, datasets: Iterable[str], endpoint: str) -> None:
+        """Want datasets at an endpoint; the server is called back each time all of one is there."""
 
     def cancel(self, dataset: str, endpoint: str) -> None:
         """Want it there no more."""

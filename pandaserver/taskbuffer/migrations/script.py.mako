@@ -10,6 +10,7 @@ from pandaserver.taskbuffer import schema
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
+phase = "pre"
 
 
 def upgrade() -> None:

@@ -10,6 +10,7 @@ from pandaserver.taskbuffer import schema
 
 revision = "0001"
 down_revision = None
+phase = "pre"
 
 
 def upgrade() -> None:
@@ -24,6 +25,20 @@ def upgrade() -> None:
         mysql_collate="utf8mb4_bin",
         mysql_engine="InnoDB",
     )
+    op.create_table(
+        "cpu_usage",
+        sa.Column("owner", sa.String(length=255), nullable=False),
+        sa.Column("hour", schema.UTC6(), nullable=False),
+        sa.Column("cpu_s", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("owner", "hour", name=op.f("pk_cpu_usage")),
+        comment="CPU time of a user's analysis, by the hour in which the attempts ended: what the daily quota is about",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+    )
+    with op.batch_alter_table("cpu_usage", schema=None) as batch_op:
+        batch_op.create_index("ix_cpu_usage_hour", ["hour"], unique=False)
+
     op.create_table(
         "datasets",
         sa.Column("name", sa.String(length=255), nullable=False),
@@ -198,6 +213,33 @@ def upgrade() -> None:
         batch_op.create_index("ix_jobs_task", ["task_id"], unique=False)
 
     op.create_table(
+        "lanes",
+        sa.Column("lane_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("queue", sa.String(length=64), nullable=False),
+        sa.Column("owner", sa.String(length=255), nullable=False),
+        sa.Column("label", sa.String(length=64), server_default="", nullable=False),
+        sa.Column("vo", sa.String(length=64), server_default="", nullable=False),
+        sa.Column("working_group", sa.String(length=255), server_default="", nullable=False),
+        sa.Column("cores", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("memory_mb", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("disk_mb", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("wall_time_s", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("created_at", schema.UTC6(), nullable=False),
+        sa.PrimaryKeyConstraint("lane_id", name=op.f("pk_lanes")),
+        comment="lines of activated jobs of one queue that are alike to a pilot; memory, disk and wall time are lower bounds",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_engine="InnoDB",
+        sqlite_autoincrement=True,
+    )
+    with op.batch_alter_table("lanes", schema=None) as batch_op:
+        batch_op.create_index(
+            "uq_lanes_all",
+            ["queue", "owner", "label", "vo", "working_group", "cores", "memory_mb", "disk_mb", "wall_time_s"],
+            unique=True,
+        )
+
+    op.create_table(
         "queue_activity",
         sa.Column("queue", sa.String(length=64), nullable=False),
         sa.Column("hour", schema.UTC6(), nullable=False),
@@ -220,6 +262,13 @@ def upgrade() -> None:
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("endpoint", sa.String(length=64), nullable=False),
         sa.Column("data", sa.JSON(), nullable=False),
+        sa.Column(
+            "activations",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            server_default="0",
+            nullable=False,
+            comment="jobs activated so far: news for pilots that wait",
+        ),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_queues")),
         comment="places that pilots serve, as configured",
         mysql_charset="utf8mb4",
@@ -311,7 +360,7 @@ def upgrade() -> None:
         mysql_engine="InnoDB",
     )
     with op.batch_alter_table("work", schema=None) as batch_op:
-        batch_op.create_index("ix_work_due", ["due_at"], unique=False)
+        batch_op.create_index("ix_work_due", ["kind", "due_at"], unique=False)
         batch_op.create_index("uq_work_kind_key", ["kind", "key"], unique=True)
 
     op.create_table(
@@ -319,6 +368,12 @@ def upgrade() -> None:
         sa.Column("job_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False),
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("queue", sa.String(length=64), nullable=False),
+        sa.Column(
+            "lane_id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            nullable=True,
+            comment="the lane that it was taken from: an open attempt counts for its share",
+        ),
         sa.Column("pilot", sa.String(length=255), server_default="", nullable=False),
         sa.Column("node", sa.String(length=255), server_default="", nullable=False),
         sa.Column("computing_element", sa.String(length=255), server_default="", nullable=False),
@@ -345,6 +400,7 @@ def upgrade() -> None:
         mysql_engine="InnoDB",
     )
     with op.batch_alter_table("attempts", schema=None) as batch_op:
+        batch_op.create_index("ix_attempts_lane", ["lane_id", "ended_at"], unique=False)
         batch_op.create_index("ix_attempts_lease", ["ended_at", "lease_until"], unique=False)
         batch_op.create_index("uq_attempts_request", ["pilot", "request_id"], unique=True)
 
@@ -497,15 +553,15 @@ def upgrade() -> None:
 
     op.create_table(
         "ready",
-        sa.Column("queue", sa.String(length=64), nullable=False),
+        sa.Column("lane_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False),
         sa.Column("rank", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("job_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False),
-        sa.Column("label", sa.String(length=64), nullable=False),
         sa.Column("memory_mb", sa.Integer(), nullable=False),
         sa.Column("disk_mb", sa.Integer(), nullable=False),
         sa.Column("wall_time_s", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.job_id"], name=op.f("fk_ready_job_id"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("queue", "rank", "job_id", name=op.f("pk_ready")),
+        sa.ForeignKeyConstraint(["lane_id"], ["lanes.lane_id"], name=op.f("fk_ready_lane_id")),
+        sa.PrimaryKeyConstraint("lane_id", "rank", "job_id", name=op.f("pk_ready")),
         comment="activated jobs in the order of their dispatch; rank is the negated priority, so that the key itself is the order",
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",
