@@ -107,8 +107,7 @@ def current_revision(database: Database) -> str | None:
         ConfigError: the database cannot be reached.
     """
     try:
-        with database.writer.connect() as connection:
-            return revision_of(connection)
+        return database.read(revision_of)
     except DBAPIError as error:
         url = database.writer.url.render_as_string()  # hides the password
         text = f"the database {url} cannot be used: {error.orig}; is it running, and [database] write right?"
@@ -170,10 +169,12 @@ def check_current(database: Database) -> None:
 
 def _floor(database: Database) -> str | None:
     """Give the revision that servers must know to work here, None where that was never said."""
-    with database.writer.connect() as connection:
+    def read(connection: Connection) -> str | None:
         if not sa.inspect(connection).has_table(schema.schema_floor.name):
             return None
         return connection.execute(sa.select(schema.schema_floor.c.revision)).scalar_one_or_none()
+
+    return database.read(read)
 
 
 @cache

@@ -288,7 +288,7 @@ def test_a_pilot_without_jobs_asks_every_queue_once() -> None:
 
 def test_clients_with_a_pace_keep_to_it() -> None:
     with answering(*[OK] * 5) as (port, _):
-        plan = a_plan(Part(name="x", clients=1, seconds=0.5, requests=[["/x", {}]], again=True, rate=10.0))
+        plan = a_plan(Part(name="x", clients=1, seconds=0.45, requests=[["/x", {}]], again=True, rate=10.0))
         told = perform(Plan(**vars(plan) | {"address": Address(port)}), ready=lambda: None)
     assert len(told["latencies"]["x"]) == 5
     assert told["ended"] - told["started"] < 1.0
