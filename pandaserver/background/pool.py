@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _POLL_S = 0.5  # how late work committed by another process may be noticed
-_BREATH_S = 0.05  # between two looks at the queue, however much news there is
+_BREATH_S = 0.1  # between two looks at the queue, however much news there is
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 1.0, 300.0
 _RENEWED_AT_ONCE = 1000
 
@@ -84,7 +84,9 @@ class WorkPool:
         self._most_threads = threads * max(1, len(handlers))
         self._owner = new_owner()
         self._stopping = threading.Event()
-        self._wake = buffer.database.work_added
+        self._news = buffer.database.news
+        self._wake = self._news.bell
+        self._fresh: set[str] = set()  # kinds of which there may be work; the others are looked at with each poll
         self._lock = threading.Lock()
         self._held: set[int] = set()
 
@@ -110,9 +112,13 @@ class WorkPool:
 
     def _loop(self) -> None:
         with ThreadPoolExecutor(self._most_threads, thread_name_prefix="work") as executor:
-            renew_at = 0.0
+            renew_at = poll_at = 0.0
             while not self._stopping.is_set():
                 self._wake.clear()
+                self._fresh |= self._news.hear()
+                if time.monotonic() >= poll_at:
+                    poll_at = time.monotonic() + _POLL_S
+                    self._fresh |= self._handlers.keys()
                 try:
                     self._begin(executor)
                     if time.monotonic() >= renew_at:
@@ -127,13 +133,15 @@ class WorkPool:
     def _begin(self, executor: ThreadPoolExecutor) -> None:
         now_s = time.monotonic()
         with self._lock:
-            wanted = {kind: pace.room(now_s) for kind, pace in self._paces.items()}
+            rooms = {kind: self._paces[kind].room(now_s) for kind in self._fresh}
+        wanted = {kind: room for kind, room in rooms.items() if room > 0}
+        self._fresh -= wanted.keys()
         for bunch in self._claim(wanted):
             with self._lock:
                 more = self._paces[bunch[0].kind].begun(len(bunch), now_s)
             executor.submit(self._do_timed, bunch)
             if more:
-                self._wake.set()
+                self._news.tell([bunch[0].kind])
 
     def _patience_s(self) -> float:
         """Say how long nobody needs to look, if there is no news: until the next poll, or the end of a pause."""
@@ -189,7 +197,7 @@ class WorkPool:
         finally:
             with self._lock:
                 self._paces[bunch[0].kind].ended(len(bunch), time.monotonic() - begun_s)
-            self._wake.set()
+            self._news.tell([bunch[0].kind])
 
     def _do(self, bunch: Bunch) -> None:
         first, more = bunch[0], f" and {len(bunch) - 1} more" if len(bunch) > 1 else ""

@@ -76,11 +76,11 @@ class _Round:
 
 def set_up(service: DataService, job_ids: Sequence[int]) -> None:
     """Bring defined jobs to waiting, assigned or activated: background work of kind `setup`."""
-    for part in batched(dict.fromkeys(job_ids), TOGETHER):
+    for part in _batched(dict.fromkeys(job_ids), TOGETHER):
         _set_up(service, part)
 
 
-def batched(values: Iterable[int], size: int) -> Iterator[list[int]]:
+def _batched(values: Iterable[int], size: int) -> Iterator[list[int]]:
     """Cut into lists of a size."""
     rest = list(values)
     for begin in range(0, len(rest), size):
@@ -182,10 +182,17 @@ def _carry_out(connection: Connection, new: list[JobWithFiles], this: _Round) ->
 
 
 def _still_defined(connection: Connection, new: list[JobWithFiles]) -> list[JobWithFiles]:
-    """Lock jobs; leave out what others have moved. The files of the rest are as they were: they move with their job."""
+    """Lock jobs; leave out what others have moved, also if it has come back: then somebody asked for a new round.
+
+    The files of the rest are as they were, since they change with their job.
+    """
     locked = jobs.lock(connection, [one.job for one in new])
-    found = [replace(one, job=locked[one.job.job_id]) for one in new if one.job.job_id in locked]
-    return [one for one in found if one.job.state is JobState.DEFINED]
+    found = [(one, locked[one.job.job_id]) for one in new if one.job.job_id in locked]
+    return [
+        replace(one, job=job)
+        for one, job in found
+        if job.state is JobState.DEFINED and job.state_since == one.job.state_since
+    ]
 
 
 def _wait(connection: Connection, one: JobWithFiles, missing: tuple[FileName, ...], now: datetime) -> None:

@@ -18,6 +18,7 @@ SINCE_REVISION = "0003"  # from there on every server that may run looks into th
 UNSETTLED_FOR = timedelta(days=14)  # a job whose files are still on their way so long after its end moves all the same
 _AHEAD = 3  # months that get their partitions before they begin
 _BATCHES = 40  # in one run: other duties wait
+_AGAIN = timedelta(minutes=10)  # until partitions that could not be made or dropped are tried again
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Archiver:
     def __init__(self, buffer: TaskBuffer, policy: ArchivePolicy) -> None:
         self._buffer, self._policy = buffer, policy
         self._in_order: date | None = None  # the month for which nothing is left to be made or dropped
+        self._not_before: datetime | None = None  # when that is looked at again, where it did not work
 
     def run_once(self) -> int:
         """Move what is due, a bounded number of batches; tell how many jobs were moved."""
@@ -43,8 +45,8 @@ class Archiver:
             return 0
         now = self._buffer.now()
         month = archive.month_of(now)
-        if self._in_order != month and self._put_in_order(month):
-            self._in_order = month
+        if self._in_order != month and (self._not_before is None or now >= self._not_before):
+            self._in_order, self._not_before = self._put_in_order(month)
         return self._move_all(now)
 
     def _move_all(self, now: datetime) -> int:
@@ -64,17 +66,18 @@ class Archiver:
         found = archive.find_due(connection, due, self._policy.batch)
         return len(found), archive.move(connection, found)
 
-    def _put_in_order(self, month: date) -> bool:
-        """Make and drop partitions; say whether that is done, for the archive can do without for a while."""
+    def _put_in_order(self, month: date) -> tuple[date | None, datetime | None]:
+        """Make and drop partitions; give the month if that is done, or else when to try again."""
         database, keep = self._buffer.database, self._policy.keep_months
         oldest = self._buffer.read(archive.oldest_end)
         first = min(month, archive.month_of(oldest)) if oldest else month
         try:
             partitions.make(database, first, partitions.following(month, _AHEAD))
-            return not keep or self._forget(partitions.following(month, -keep))
-        except DBAPIError as error:
+            done = not keep or self._forget(partitions.following(month, -keep))
+            return (month if done else None), None
+        except DBAPIError as error:  # the archive can do without for a while
             log.warning("partitions of the archive are left as they are until the next time: %s", error.orig)
-            return False
+            return None, self._buffer.now() + _AGAIN
 
     def _forget(self, before: date) -> bool:
         """Forget the months before a month; say whether all of them are gone."""

@@ -6,10 +6,13 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from pymysql import converters
+from pymysql.constants import FIELD_TYPE
 from sqlalchemy import event
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.engine import Connection as Connection  # what work is done on, for rooms without sqlalchemy
@@ -33,6 +36,27 @@ _WORK_ADDED = "panda_work_added"
 _RESET = None  # every use ends in COMMIT or ROLLBACK: a further ROLLBACK by the pool would be one more round trip
 
 
+class WorkNews:
+    """Which kinds of background work this process has added and not looked for yet."""
+
+    def __init__(self) -> None:
+        self.bell = threading.Event()
+        self._lock = threading.Lock()
+        self._kinds: set[str] = set()
+
+    def tell(self, kinds: Iterable[str]) -> None:
+        """Ring after a commit that added work."""
+        with self._lock:
+            self._kinds.update(kinds)
+        self.bell.set()
+
+    def hear(self) -> set[str]:
+        """Take what was told since the last time."""
+        with self._lock:
+            kinds, self._kinds = self._kinds, set()
+        return kinds
+
+
 class Database:
     """Pools of connections: for writes, for reads, and for reads that another server may answer which lags behind."""
 
@@ -41,7 +65,7 @@ class Database:
         self.reader = _engine(write_url, begin="BEGIN", isolation="REPEATABLE READ")
         self.replica = _engine(read_url, begin="BEGIN", isolation="REPEATABLE READ") if read_url else self.reader
         self._replica_rests_until = 0.0  # by the monotonic clock
-        self.work_added = threading.Event()  # set after a commit that added background work
+        self.news = WorkNews()
 
     def run(self, work: Work[T]) -> T:
         """Run `work` in one transaction; on deadlock or lock wait the whole of it, COMMIT included, runs again.
@@ -88,8 +112,8 @@ class Database:
     def _write_once(self, work: Work[T]) -> T:
         with self.writer.connect() as connection:
             result = _in_transaction(connection, work)
-            if connection.info.pop(_WORK_ADDED, False):
-                self.work_added.set()
+            if kinds := connection.info.pop(_WORK_ADDED, ()):
+                self.news.tell(kinds)
             return result
 
     def _read_once(self, work: Work[T]) -> T:
@@ -129,9 +153,9 @@ def _clean(connection: Connection) -> None:
         connection.invalidate(error)
 
 
-def note_work_added(connection: Connection) -> None:
-    """Wake the background threads of this process when the transaction commits."""
-    connection.info[_WORK_ADDED] = True
+def note_work_added(connection: Connection, kinds: Iterable[str]) -> None:
+    """Tell the background threads of this process of new work of these kinds when the transaction commits."""
+    connection.info.setdefault(_WORK_ADDED, set()).update(kinds)
 
 
 def worth_retrying(error: DBAPIError) -> bool:
@@ -178,8 +202,20 @@ def _new_engine(parsed: sa.URL, *, begin: str, isolation: IsolationLevel) -> Eng
         max_overflow=20,
         pool_recycle=1800,
         pool_reset_on_return=_RESET,
-        connect_args={"init_command": "SET SESSION sql_mode='TRADITIONAL', time_zone='+00:00'", "charset": "utf8mb4"},
+        connect_args={
+            "conv": _CONVERSIONS,
+            "init_command": "SET SESSION sql_mode='TRADITIONAL', time_zone='+00:00'",
+            "charset": "utf8mb4",
+        },
     )
+
+
+def _escape_moment(moment: datetime, _mapping: object = None) -> str:
+    return f"'{moment.isoformat(' ')}'"
+
+
+# Python's own reading and writing of moments instead of the driver's, which costs as much as all other columns.
+_CONVERSIONS = converters.conversions | {FIELD_TYPE.DATETIME: datetime.fromisoformat, datetime: _escape_moment}
 
 
 def _prepare_sqlite(engine: Engine, begin: str) -> None:

@@ -169,6 +169,7 @@ def check_current(database: Database) -> None:
 
 def _floor(database: Database) -> str | None:
     """Give the revision that servers must know to work here, None where that was never said."""
+
     def read(connection: Connection) -> str | None:
         if not sa.inspect(connection).has_table(schema.schema_floor.name):
             return None

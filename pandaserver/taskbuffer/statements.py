@@ -6,6 +6,7 @@ pilot's call runs is a `Prepared` at module level. Lists of values are `some.in_
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,13 +32,13 @@ def values(name: str) -> sa.BindParameter[Any]:
 class _Slot:
     """A place for a value in the text: which value, which of a list, and how it is converted."""
 
-    name: str
     source: str
     index: int | None
     convert: Converter | None
-    fixed: bool = False
+    fixed: bool = False  # a literal of the statement itself: `convert` gives it
 
     def pick(self, given: Values) -> Any:
+        """Give the value for this place."""
         if self.fixed and self.convert is not None:
             return self.convert(None)
         value = given[self.source] if self.index is None else given[self.source][self.index]
@@ -46,19 +47,25 @@ class _Slot:
 
 @dataclass(frozen=True)
 class _Text:
-    """A statement in the words of one driver."""
+    """A statement in the words of one driver; the values stand in the order of their places."""
 
     sql: str
     slots: tuple[_Slot, ...]
-    by_name: bool
     results: tuple[tuple[int, Converter], ...]
 
-    def parameters(self, given: Values) -> Any:
-        if self.by_name:
-            return {slot.name: slot.pick(given) for slot in self.slots}
-        return tuple(slot.pick(given) for slot in self.slots)
+    def parameters(self, given: Values) -> tuple[Any, ...]:
+        """Put the values into order."""
+        return tuple([slot.pick(given) for slot in self.slots])
+
+    def all_parameters(self, rows: Sequence[Values]) -> list[tuple[Any, ...]]:
+        """Put the values of many rows into order; this is where a server spends its time."""
+        if any(slot.fixed or slot.index is not None for slot in self.slots):
+            return [self.parameters(row) for row in rows]
+        places = [(slot.source, slot.convert) for slot in self.slots]
+        return [tuple([row[s] if c is None else c(row[s]) for s, c in places]) for row in rows]
 
     def converted(self, row: Sequence[Any]) -> Sequence[Any]:
+        """Make values of Python of a row."""
         if not self.results:
             return row
         changed = list(row)
@@ -99,7 +106,7 @@ class Prepared:
         if not rows:
             return
         text = self._compiled(connection.dialect, (), tuple(rows[0]))
-        _execute(connection, text.sql, [text.parameters(row) for row in rows], many=True).close()
+        _execute(connection, text.sql, text.all_parameters(rows), many=True).close()
 
     def _text_for(self, connection: Connection, given: Values) -> _Text | None:
         """Give the text for lists of these lengths; None when one is empty, since nothing is in it."""
@@ -159,13 +166,22 @@ def _compile(statement: Any, dialect: Dialect, lists: Mapping[str, int], columns
     of_list = {
         part: (name, index) for name in lists for index, part in enumerate(expanded.parameter_expansion.get(name, ()))
     }
-    names = expanded.positiontup if expanded.positiontup is not None else list(expanded.parameters)
+    sql, names = _in_order(expanded.statement, expanded.positiontup)
     return _Text(
-        sql=expanded.statement,
+        sql=sql,
         slots=tuple(_slot(name, of_list.get(name), compiled, dialect) for name in names),
-        by_name=expanded.positiontup is None,
         results=tuple(_results(compiled, dialect)),
     )
+
+
+def _in_order(sql: str, names: Sequence[str] | None) -> tuple[str, Sequence[str]]:
+    """Give a text whose places have no names, and their names: drivers are quicker with values in order."""
+    if names is not None:
+        return sql, names
+    return _NAMED.sub("%s", sql), _NAMED.findall(sql)
+
+
+_NAMED = re.compile(r"%\((\w+)\)s")
 
 
 def _slot(name: str, of_list: tuple[str, int] | None, compiled: SQLCompiler, dialect: Dialect) -> _Slot:
@@ -173,9 +189,9 @@ def _slot(name: str, of_list: tuple[str, int] | None, compiled: SQLCompiler, dia
     bind = compiled.binds[source]
     convert = bind.type.dialect_impl(dialect).bind_processor(dialect)
     if bind.required:
-        return _Slot(name, source, index, convert)
-    fixed = bind.value if convert is None else convert(bind.value)  # a literal in the statement itself
-    return _Slot(name, "", None, lambda _: fixed, fixed=True)
+        return _Slot(source, index, convert)
+    fixed = bind.value if convert is None else convert(bind.value)
+    return _Slot("", None, lambda _: fixed, fixed=True)
 
 
 def _results(compiled: SQLCompiler, dialect: Dialect) -> list[tuple[int, Converter]]:

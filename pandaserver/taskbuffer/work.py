@@ -54,7 +54,7 @@ def add(connection: Connection, new: Sequence[NewWork], *, now: datetime, delay_
     due = now + timedelta(seconds=delay_s)
     rows = [{"kind": n.kind, "key": n.key, "payload": n.payload, "due_at": due, "created_at": now} for n in new]
     _ASK.many(connection, sorted(rows, key=lambda row: (row["kind"], row["key"])))
-    note_work_added(connection)
+    note_work_added(connection, {n.kind for n in new})
 
 
 def _again(new: Any) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def done(connection: Connection, items: Sequence[WorkItem], *, now: datetime) ->
     gone = sum(_REMOVE.run(connection, ids=sorted(ids), known=v) for v, ids in by_version.items())
     if gone < len(items):
         _FREE.run(connection, ids=sorted(item.work_id for item in items), now=now)
-        note_work_added(connection)
+        note_work_added(connection, {item.kind for item in items})
 
 
 _REMOVE = Prepared(sa.delete(_work).where(_work.c.work_id.in_(values("ids")), _work.c.version == sa.bindparam("known")))

@@ -226,6 +226,10 @@ def test_a_reader_who_holds_a_table_delays_the_partitions_and_nothing_else(
         assert keeper.run_once() == 1, "jobs move without partitions of their own"
         assert "left as they are until the next time" in caplog.text
         assert names(months) == ["pmax"]
+    caplog.clear()
+    keeper.run_once()
+    assert names(months) == ["pmax"] and not caplog.text, "not again and again"
+    months.clock.forward(3600)  # type: ignore[attr-defined]
     keeper.run_once()
     assert rows_by_partition(months) == {"p202610": [1]}
 

@@ -18,6 +18,7 @@ from factories import Grid
 from pandaserver.dataservice import adder, setupper
 from pandaserver.dataservice.service import ask_add, ask_setup
 from pandaserver.errors import DDMError
+from pandaserver.jobdispatcher.watcher import reassign
 from pandaserver.model.file import FileStatus
 from pandaserver.model.grid import QueueStatus
 from pandaserver.taskbuffer import datasets, files, reasons, schema, statements, topology, work
@@ -389,3 +390,35 @@ def test_bunches_that_differ_are_never_taken_for_one(grid: Grid) -> None:
     for ids in ([1, 2, 5], [1, 3, 5], [1, 2, 5]):
         grid.buffer.run(lambda c, some=ids: ask_setup(c, some, grid.clock()))  # type: ignore[misc]
     assert sorted(row.payload["job_ids"] for row in rows(grid, schema.work)) == [[1, 2, 5], [1, 3, 5]]
+
+
+def open_only(grid: Grid, name: str) -> None:
+    known = grid.buffer.read(topology.load)
+    states = {q: QueueStatus.ONLINE if q == name else QueueStatus.OFFLINE for q in known.queues}
+    queues = {q: replace(queue, status=states[q]) for q, queue in known.queues.items()}
+    grid.buffer.run(lambda c: topology.save(c, replace(known, queues=queues)))
+
+
+def test_a_round_that_was_overtaken_does_nothing(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a set-up sleeps, another one sends the job to its queue, from where it is called back."""
+    open_only(grid, "BNL")
+    grid.submit(f.analysis_job(), f.analysis_job(computingSite="BNL"))
+    name_parts = setupper._name_parts
+
+    def name_parts_slowly(*args: Any) -> Any:
+        named = name_parts(*args)
+        monkeypatch.undo()
+        setupper.set_up(grid.server.rooms.data, [1, 2])
+        open_only(grid, "UTA")
+        (one,) = grid.buffer.read(lambda c: files.load_jobs(c, [1]))
+        grid.buffer.run(lambda c: reassign(c, one, "the queue is closed", grid.clock()))
+        return named
+
+    monkeypatch.setattr(setupper, "_name_parts", name_parts_slowly)
+    grid.work()
+    assert grid.history(1) == ["defined", "activated", "defined", "activated"]
+    assert grid.describe(1)["computingSite"] == "UTA"
+    assert grid.history(2) == ["defined", "activated"]
+    chosen = [r.site for r in grid.buffer.read(lambda c: reasons.of_job(c, 1)) if r.verdict == "chosen"]
+    assert chosen == ["BNL", "UTA"]
+    assert {x.endpoint for x in grid.buffer.read(lambda c: files.of_jobs(c, [1]))[1]} == {"UTA_DISK"}

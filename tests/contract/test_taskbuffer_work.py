@@ -172,9 +172,10 @@ def test_work_is_asked_for_with_its_cause_or_not_at_all(buffer: TaskBuffer) -> N
     with pytest.raises(ValueError, match="on purpose"):
         buffer.run(fail)
     assert pending(buffer) == {}
-    assert not buffer.database.work_added.is_set()
+    assert not buffer.database.news.bell.is_set()
     ask(buffer, "a")
-    assert buffer.database.work_added.is_set()
+    assert buffer.database.news.bell.is_set()
+    assert (buffer.database.news.hear(), buffer.database.news.hear()) == ({"k"}, set())
 
 
 def test_kinds_and_keys_are_case_sensitive(buffer: TaskBuffer) -> None:

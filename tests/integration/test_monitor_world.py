@@ -254,7 +254,7 @@ def the_named(world: World) -> None:
         lambda c: files.set_status(c, [f.file_id for f in files.of_jobs(c, [finished])[finished]], FileStatus.READY)
     )
     metadata = '{"events": 10000, "chi2": 1.07}'
-    world.run(lambda c: jobs.save_details(c, {finished: dict(metadata=metadata, stdout_tail="mass 91.19 GeV\n")}))
+    world.run(lambda c: jobs.save_details(c, {finished: {"metadata": metadata, "stdout_tail": "mass 91.19 GeV\n"}}))
     failed = world.submit(output(f"{HOSTILE[:40]}.root", dataset=HOSTILE), name=f"evil {HOSTILE}", owner="Mallory <b>")
     world.activate(failed, "UTA")
     world.claim("UTA", node="<i>wn</i>")
@@ -271,7 +271,7 @@ def the_named(world: World) -> None:
     world.end_attempt(failed, "failed", *said, exit_code="65")
     world.move(failed, S.HOLDING, S.FAILED, reason="the pilot reported failure")
     world.run(
-        lambda c: jobs.save_details(c, {failed: dict(log_extract="Traceback\x1b[31m red\x1b[0m <script>x</script>")})
+        lambda c: jobs.save_details(c, {failed: {"log_extract": "Traceback\x1b[31m red\x1b[0m <script>x</script>"}})
     )
     world.named |= {"maker": made, "finished": finished, "failed": failed}
     kinds = (
@@ -307,7 +307,7 @@ def the_present(world: World, chance: random.Random) -> None:
         world.activate(running, "BNL")
         world.claim("BNL", node=f"wn{n:03}.bnl.example.org")
         world.move(running, S.STARTING, S.RUNNING, started_at=world.now, each_s=15)
-        world.run(lambda c, r=running: jobs.save_details(c, {r: dict(stdout_tail="event 100\nevent 200\n")}))
+        world.run(lambda c, r=running: jobs.save_details(c, {r: {"stdout_tail": "event 100\nevent 200\n"}}))
         world.run(lambda c: activity.note(c, "BNL", end - timedelta(seconds=40), updates=5))
         world.named["running"] = running
     world.now = end - timedelta(hours=4)

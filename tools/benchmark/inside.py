@@ -61,7 +61,7 @@ def count_in_state(connection: DBConnection, state: str) -> int:
 def activated_at(connection: DBConnection) -> dict[int, float]:
     """Tell when each job was activated, as seconds of the wall clock."""
     tables = ["job_history", *(name for name in archive_tables() if name.endswith("job_history"))]
-    found = {}
+    found: dict[int, float] = {}
     with connection.cursor() as cursor:
         for table in tables:
             cursor.execute(f"SELECT job_id, at FROM {table} WHERE to_state = 'activated'")
