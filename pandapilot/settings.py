@@ -19,6 +19,7 @@ from pandapilot.failures import CannotWork
 logger = logging.getLogger(__name__)
 
 DEFAULT_CA_DIRECTORY = "/etc/grid-security/certificates"
+_USUAL_PROXY = "/tmp/x509up_u{uid}"  # where grid tools leave it  # nosec B108
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def find_identity(server: str, proxy: str | None, ca_directory: str | None) -> I
     if server.startswith("http:"):
         return Identity(proxy=None, ca_directory=None)
     return Identity(
-        proxy=_usable_proxy(_chosen(proxy, os.environ, "X509_USER_PROXY", f"/tmp/x509up_u{os.getuid()}")),
+        proxy=_usable_proxy(_chosen(proxy, os.environ, "X509_USER_PROXY", _USUAL_PROXY.format(uid=os.getuid()))),
         ca_directory=_usable_directory(_chosen(ca_directory, os.environ, "X509_CERT_DIR", DEFAULT_CA_DIRECTORY)),
     )
 

@@ -93,7 +93,7 @@ def storage_for(url: str) -> StorageProtocol:
 
 def deterministic_path(scope: str, lfn: str) -> str:
     """Return the place of a file below the root of an endpoint, spread over directories by a hash of its name."""
-    digest = hashlib.md5(f"{scope}:{lfn}".encode()).hexdigest()
+    digest = hashlib.md5(f"{scope}:{lfn}".encode(), usedforsecurity=False).hexdigest()
     return f"{scope.replace('.', '/')}/{digest[0:2]}/{digest[2:4]}/{lfn}"
 
 

@@ -37,9 +37,9 @@ from pandaserver.taskbuffer.clock import Clock, utc_now
 from pandaserver.taskbuffer.database import Database
 from pandaserver.userinterface.sandbox import SandboxStore
 from pandaserver.web.application import make_application
+from pandaserver.web.callers import make_callers
 from pandaserver.web.calls import Rooms
-from pandaserver.web.chain import TrustStore
-from pandaserver.web.identity import IdentityCache
+from pandaserver.web.issuers import Issuer, read_issuers
 
 log = logging.getLogger(__name__)
 
@@ -55,14 +55,15 @@ class Installation:
     timeouts: tuple[Timeout, ...]
     retry_rules: tuple[RetryRule, ...]
     shares: Shares
+    issuers: tuple[Issuer, ...] = ()
 
 
 def read_installation(path: Path) -> Installation:
     """Read the configuration and what belongs to it; raise ConfigError when anything of it is wrong."""
     config = configuration.load(path)
     grid, timeouts = load_topology(config.grid.sites), with_overrides(config.timeouts, f"{path} [timeouts]")
-    shares = read_shares(config.shares, f"{path} [shares]")
-    return Installation(config, grid, timeouts, load_retry_rules(config.retry, grid.queues), shares)
+    shares, issuers = read_shares(config.shares, f"{path} [shares]"), read_issuers(config.identity.issuers)
+    return Installation(config, grid, timeouts, load_retry_rules(config.retry, grid.queues), shares, issuers)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def create_app(installation: Installation, clock: Clock = utc_now, *, callback: 
         timeouts=installation.timeouts,
         shares=installation.shares,
     )
-    identities = IdentityCache(TrustStore(config.server.ca_dir))
+    callers = make_callers(config, installation.issuers)
     pool = WorkPool(
         buffer,
         telling(handlers(data, callback or _callback(config)), parking.look_soon),
@@ -132,7 +133,7 @@ def create_app(installation: Installation, clock: Clock = utc_now, *, callback: 
     periods = Periods(config.background.watch_period_s, config.background.recheck_period_s)
     return PandaServer(
         installation=installation,
-        application=make_application(rooms, identities),
+        application=make_application(rooms, callers),
         rooms=rooms,
         pool=pool,
         duties=DutyRoster(
@@ -159,7 +160,7 @@ def _parking(config: Config, buffer: TaskBuffer) -> ParkingLot:
 
 @dataclass(frozen=True)
 class _QueueSigns:
-    """What those who wait see of queues; a replica that is late only wakes them later."""
+    """What those who wait see of queues."""
 
     buffer: TaskBuffer
 

@@ -1,11 +1,13 @@
-"""`panda-server`: starts the embedded server, looks after the database, checks the configuration."""
+"""`panda-server`: starts the embedded server or a worker, looks after the database, installs, checks."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +15,14 @@ from pathlib import Path
 from pandaserver import config as configuration
 from pandaserver import log as logs
 from pandaserver.app import Installation, PandaServer, create_app, read_installation
-from pandaserver.config import Config
-from pandaserver.errors import ConfigError, PandaError
-from pandaserver.taskbuffer import migrate
-from pandaserver.taskbuffer.database import Database
+from pandaserver.config import Config, is_dn
+from pandaserver.deploy import command as deploy
+from pandaserver.errors import ConfigError, NotFound, PandaError
+from pandaserver.taskbuffer import migrate, users
+from pandaserver.taskbuffer.clock import utc_now
+from pandaserver.taskbuffer.database import Connection, Database
 from pandaserver.web.gunicorn_conf import EmbeddedServer, EmbeddedSettings, check_files
+from pandaserver.web.identity import compact_name
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +43,22 @@ _DATABASE_EXAMPLE = """example, to replace servers one by one while others run:
 """
 
 
+_BANNING = {
+    "ban": "refuse all calls of these DNs, within seconds; what they have in the queue goes on",
+    "unban": "take these DNs' calls again",
+    "bans": "list the DNs that are banned, or which of some are",
+}
+_BAN_EXAMPLE = """example:
+  panda-server ban --config panda_server.cfg '/DC=org/O=Grid/CN=Mallory'
+"""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 fine, 1 what was asked failed, 2 wrong usage."""
     options = _parser().parse_args(arguments)
     try:
+        if options.run == deploy.run:  # it makes the configuration that all others read
+            return deploy.run(options)
         installation = read_installation(configuration.config_path(options.config))
         return int(options.run(installation, options) or 0)
     except PandaError as error:
@@ -59,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     start = commands.add_parser("start", parents=[common], help="serve HTTPS in the foreground until SIGTERM")
     start.add_argument("--pid-file", type=Path, metavar="FILE")
     start.set_defaults(run=_start)
+    work = commands.add_parser("work", parents=[common], help="do only background work, until SIGTERM")
+    work.set_defaults(run=_work)
     database = commands.add_parser(
         "db", parents=[common], help="look after the database", description=_DATABASE, epilog=_DATABASE_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -69,9 +88,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     database.add_argument("--json", action="store_true")
     database.set_defaults(run=_database)
+    for name, words in _BANNING.items():
+        banning = commands.add_parser(name, parents=[common], help=words, description=words, epilog=_BAN_EXAMPLE,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+        banning.add_argument("dns", nargs="*" if name == "bans" else "+", metavar="DN")
+        banning.add_argument("--json", action="store_true")
+        banning.set_defaults(run=_ban, action=name)
     check = commands.add_parser("check", parents=[common], help="check configuration, certificates and database")
     check.add_argument("--json", action="store_true")
     check.set_defaults(run=_check)
+    install = commands.add_parser("install", help="put everything in place for Apache, and say what is wrong")
+    deploy.add_arguments(install)
+    install.set_defaults(run=deploy.run)
     return parser
 
 
@@ -101,6 +129,21 @@ def _start(installation: Installation, options: argparse.Namespace) -> None:
         ),
         create,  # type: ignore[arg-type]
     ).run()
+
+
+def _work(installation: Installation, _options: argparse.Namespace) -> None:
+    """Take part in the background work of all servers; a server that was stopped leaves its share to others."""
+    config, told_to_stop = installation.config, threading.Event()
+    logs.set_up(config.server.log_level, config.server.log_file)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: told_to_stop.set())
+    worker = create_app(installation)
+    worker.pool.start()
+    worker.duties.start()
+    log.info("working")
+    told_to_stop.wait()
+    worker.stop()
+    log.info("stopped")
 
 
 def _embedded(config: Config, pid_file: Path | None = None) -> EmbeddedSettings:
@@ -145,6 +188,35 @@ def _standing_json(found: migrate.Standing) -> dict[str, object]:
 def _standing_text(found: migrate.Standing) -> str:
     lines = [f"schema {found.revision or '(none)'}, this version knows up to {found.newest}: {found.words}"]
     return "\n".join([*lines, *(f"  pending: {s.revision} ({s.phase}) {s.words}" for s in found.pending)])
+
+
+def _ban(installation: Installation, options: argparse.Namespace) -> int:
+    strange = [dn for dn in options.dns if not dn.startswith("/") or not is_dn(dn)]
+    if strange:
+        raise ConfigError(f"{strange[0]!r} is no DN in slash form, such as /DC=org/O=Grid/CN=Mallory", field="DN")
+    database = Database(installation.config.database.write)
+    try:
+        migrate.check_current(database)
+        if options.action != "bans":
+            act = _banned if options.action == "ban" else _unbanned
+            database.run(lambda c: act(c, options.dns))
+        banned = database.read(users.banned)
+    finally:
+        database.close()
+    shown = [dn for dn in banned if not options.dns or dn in options.dns] if options.action == "bans" else banned
+    print(json.dumps({"banned": shown}) if options.json else "\n".join(shown) or "nobody is banned")
+    return 0
+
+
+def _banned(connection: Connection, dns: list[str]) -> None:
+    for dn in dns:
+        users.ban(connection, dn, compact_name(dn), utc_now())
+
+
+def _unbanned(connection: Connection, dns: list[str]) -> None:
+    for dn in dns:
+        if not users.set_enabled(connection, dn, True):
+            raise NotFound(f"{dn} is not known to this server, so it is not banned", field="DN", value=dn)
 
 
 def _check(installation: Installation, options: argparse.Namespace) -> int:

@@ -18,6 +18,8 @@ from pandaserver.errors import ConfigError
 
 DEFAULT_FILE = Path("/etc/panda/panda_server.cfg")
 
+_THIS_MACHINE = ("127.0.0.1", "0.0.0.0", "::")  # told apart, not listened on  # nosec B104
+
 T = TypeVar("T")
 
 
@@ -45,17 +47,18 @@ class ServerSection:
     log_file: Path | None = None
     log_level: LogLevel = LogLevel.INFO
     max_body_mb: int = 20
+    accept_pickles: bool = False
 
     @property
     def public_url(self) -> str:
         """Give the base URL that clients use."""
-        host = "localhost" if self.host in ("127.0.0.1", "0.0.0.0", "::") else self.host
+        host = "localhost" if self.host in _THIS_MACHINE else self.host
         return self.url.rstrip("/") or f"https://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseSection:
-    """SQLAlchemy URLs; reads may go to a replica."""
+    """SQLAlchemy URLs; what people look at may be read from a replica."""
 
     write: str
     read: str = ""
@@ -63,13 +66,29 @@ class DatabaseSection:
 
 @dataclass(frozen=True, kw_only=True)
 class IdentitySection:
-    """Who is who: DNs in slash form, one per line."""
+    """Who is who: DNs in slash form or groups and roles, one per line; whose attributes and tokens count."""
 
     pilots: tuple[str, ...] = ()
     operators: tuple[str, ...] = ()
     ddm: tuple[str, ...] = ()
     producers: tuple[str, ...] = ()  # everybody where empty
+    users: tuple[str, ...] = ()  # everybody where empty
+    user_pilots: bool = False
     default_vo: str = ""
+    vomsdir: Path | None = Path("/etc/grid-security/vomsdir")
+    issuers: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitsSection:
+    """How much one DN may ask for, in each process."""
+
+    user_rate: float | None = 100
+    user_burst: int = 5000
+    pilot_rate: float | None = None
+    pilot_burst: int = 10000
+    jobs_per_submission: int = 5000
+    sandbox_mb_per_day: int | None = 10240
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +174,7 @@ class Config:
     server: ServerSection
     database: DatabaseSection
     identity: IdentitySection
+    limits: LimitsSection
     cache: CacheSection
     dispatch: DispatchSection
     background: BackgroundSection
@@ -171,6 +191,7 @@ SECTIONS: dict[str, type[Any]] = {
     "server": ServerSection,
     "database": DatabaseSection,
     "identity": IdentitySection,
+    "limits": LimitsSection,
     "cache": CacheSection,
     "dispatch": DispatchSection,
     "background": BackgroundSection,
@@ -207,6 +228,7 @@ def load(path: Path) -> Config:
         _check_numbers(part, f"{path} [{name}]")
     _check_database(parts["database"], f"{path} [database]")
     _check_dns(parts["identity"], f"{path} [identity]")
+    _check_submission(parts["limits"], f"{path} [limits]")
     database: DatabaseSection = parts["database"]
     urls = {name: _beside(url, path.parent) for name, url in vars(database).items()}
     parts["database"] = DatabaseSection(**urls)
@@ -298,13 +320,34 @@ def _check_database(database: DatabaseSection, where: str) -> None:
             raise ConfigError(text, field=key)  # without the value: it may hold a password
 
 
+_FQAN = re.compile(r"(/[A-Za-z0-9_.*?\[\]-]+)+(/Role=[A-Za-z0-9_.*?\[\]-]+)?")
+
+
+def is_dn(entry: str) -> bool:
+    """Tell a DN in slash form from a VOMS attribute, whose first part is the name of a VO."""
+    return "=" in entry.strip("/").partition("/")[0]
+
+
 def _check_dns(identity: IdentitySection, where: str) -> None:
     """A DN in another form would never be equal to that of a certificate."""
-    for key in ("pilots", "operators", "ddm", "producers"):
-        for dn in getattr(identity, key):
-            if not dn.startswith("/") or "=" not in dn:
-                text = f"{where} {key}: {dn!r} is no DN in slash form, such as /DC=org/O=Grid/CN=Alice; one per line"
-                raise ConfigError(text, field=key, value=dn)
+    for key in ("pilots", "operators", "ddm", "producers", "users"):
+        for entry in getattr(identity, key):
+            if not entry.startswith("/") or not (is_dn(entry) or _FQAN.fullmatch(entry)):
+                text = (
+                    f"{where} {key}: {entry!r} is no DN in slash form, such as /DC=org/O=Grid/CN=Alice, and no VOMS"
+                    " attribute, such as /atlas/Role=pilot; one per line"
+                )
+                raise ConfigError(text, field=key, value=entry)
+
+
+_MOST_JOBS = 5000
+
+
+def _check_submission(limits: LimitsSection, where: str) -> None:
+    """One transaction takes a submission."""
+    if limits.jobs_per_submission > _MOST_JOBS:
+        text = f"{where} jobs_per_submission = {limits.jobs_per_submission}: at most {_MOST_JOBS}"
+        raise ConfigError(text, field="jobs_per_submission", value=limits.jobs_per_submission)
 
 
 def _check_parked(dispatch: DispatchSection, server: ServerSection, where: str) -> None:

@@ -33,6 +33,14 @@ class NotAllowed(PandaError):
     """The caller is known, and may not do this."""
 
 
+class TooMany(PandaError):
+    """The caller asked for more than its share; worth another try after some seconds."""
+
+    def __init__(self, message: str, retry_after_s: int, *, field: str | None = None, value: object = None) -> None:
+        super().__init__(message, field=field, value=value)
+        self.retry_after_s = retry_after_s
+
+
 class NotFound(PandaError):
     """There is no such thing."""
 
@@ -51,6 +59,10 @@ class StaleAttempt(Conflict):
 
 class UncertainCommit(PandaError):
     """The database went away while it was told to commit; the request may be repeated, with its key."""
+
+
+class NotAvailable(PandaError):
+    """Another service that is needed for the answer does not work now; the request may be repeated."""
 
 
 class DDMError(PandaError):

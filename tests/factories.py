@@ -71,6 +71,10 @@ pilots = {pilot}
 operators = {operator}
 ddm = {ddm}
 default_vo = testvo
+vomsdir = {pki}/vomsdir
+
+[limits]
+user_rate =
 
 [cache]
 directory = {root}/cache

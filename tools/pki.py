@@ -181,9 +181,9 @@ def _key_usage(*, authority: bool) -> x509.KeyUsage:
     )
 
 
-def make_authority(common_name: str, *, period: Period) -> Credential:
+def make_authority(common_name: str, *, period: Period, key: Key | None = None) -> Credential:
     """Make a certification authority, certified by itself."""
-    key, name = ec_key(), grid_name(common_name)
+    key, name = key or ec_key(), grid_name(common_name)
     builder = (
         unsigned(name, name, key=key, period=period, serial=x509.random_serial_number())
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
@@ -194,10 +194,15 @@ def make_authority(common_name: str, *, period: Period) -> Credential:
 
 
 def issue(
-    authority: Credential, common_name: str, *, period: Period, hosts: Sequence[x509.GeneralName] = ()
+    authority: Credential,
+    common_name: str,
+    *,
+    period: Period,
+    hosts: Sequence[x509.GeneralName] = (),
+    key: Key | None = None,
 ) -> Credential:
     """Certify a person or robot, or a host when names for it are given."""
-    key, uses = ec_key(), [ExtendedKeyUsageOID.CLIENT_AUTH]
+    key, uses = key or ec_key(), [ExtendedKeyUsageOID.CLIENT_AUTH]
     uses += [ExtendedKeyUsageOID.SERVER_AUTH] if hosts else []
     issuer, serial = authority.certificate, x509.random_serial_number()
     issuer_key_name = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
@@ -221,6 +226,7 @@ def delegate(
     period: Period | None = None,
     subject: x509.Name | None = None,
     key: Key | None = None,
+    more: x509.UnrecognizedExtension | None = None,
 ) -> Credential:
     """Make a proxy as grid-proxy-init does; without `info` it may do all that its issuer may."""
     key, serial = key or ec_key(), secrets.randbelow(2**31 - 1) + 1
@@ -233,6 +239,8 @@ def delegate(
         .add_extension(_key_usage(authority=False), critical=True)
         .add_extension(info or proxy_cert_info(INHERIT_ALL), critical=True)
     )
+    if more is not None:
+        builder = builder.add_extension(more, critical=False)
     return Credential(builder.sign(issuer.key, hashes.SHA256()), key, (signer, *issuer.chain))
 
 

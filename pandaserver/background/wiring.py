@@ -21,7 +21,7 @@ _AT_ONCE = 500
 
 
 # Nobody waits for datasets to be closed; users and pilots wait for the rest.
-_SETUP, _ADD = Measure(at_once=50, pause_s=0.1), Measure(at_once=200, pause_s=0.25)
+_SETUP, _ADD = Measure(at_once=50, pause_s=0.1), Measure(at_once=200, pause_s=0.5)
 _FINISH, _CLOSE = Measure(at_once=50, pause_s=0.25), Measure(at_once=200, pause_s=1.0)
 _COPY = Measure(at_once=20)
 

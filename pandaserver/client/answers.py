@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pandaserver.client.failures import StrangeAnswer
 from pandaserver.model.codes import ErrorFamily
 from pandaserver.model.states import FINAL, JobState
 
@@ -160,3 +161,36 @@ class FileInfo:
             adler32=str(told["checksum"]).removeprefix("ad:").lower(),
             replicas=tuple(ReplicaInfo(str(r["endpoint"]), str(r["url"])) for r in told["replicas"]),
         )
+
+
+@dataclass(frozen=True)
+class CallRoles:
+    """Who may make a call: how far each role goes, and how far the caller does (`you`; None: not at all)."""
+
+    call: str
+    legacy: str
+    allows: Mapping[str, str]
+    you: str | None
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The table of calls and roles, and the caller's own roles with the jobs they hold for."""
+
+    dn: str | None
+    roles: Mapping[str, tuple[str, ...]]
+    calls: tuple[CallRoles, ...]
+
+    @classmethod
+    def from_wire(cls, told: Any) -> Roles:
+        """Read the table."""
+        try:
+            rows = told["calls"]
+            calls = tuple(
+                CallRoles(str(r["call"]), str(r["legacy"]), dict(r["allows"]), (r["you"] or {}).get("reach"))
+                for r in rows
+            )
+            have = {str(role): tuple(map(str, scopes)) for role, scopes in told["you"]["roles"].items()}
+            return cls(told["you"]["dn"], have, calls)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StrangeAnswer(f"the answer to system/get_roles is not understood: {error!r}") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from pandaserver.client.answers import FileInfo, JobInfo, Reason, Submitted, Timeout
+from pandaserver.client.answers import FileInfo, JobInfo, Reason, Roles, Submitted, Timeout
 from pandaserver.client.connection import PAUSES_S, Connection
 from pandaserver.client.download import Download, fetch
 from pandaserver.client.failures import FileTrouble, StrangeAnswer
@@ -109,6 +109,10 @@ class PandaClient:
         """Tell whom the server sees: dn, name, limited, proxyDepth, notAfter, fqans; nothing for strangers."""
         told = self._connection.get("system/get_attributes")
         return dict(told.get("identity") or {}) if isinstance(told, dict) else {}
+
+    def roles(self) -> Roles:
+        """Tell who may make which call, and which roles the caller has."""
+        return Roles.from_wire(self._connection.get("system/get_roles"))
 
     def upload(self, path: str | Path, name: str = "") -> str:
         """Leave a file at the server for jobs to fetch, under its own or another name; give its URL."""

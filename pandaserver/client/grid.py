@@ -66,6 +66,25 @@ def _moment(value: object) -> str:
     return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value)
 
 
+_ROLES = ("anyone", "user", "production", "pilot", "operator", "ddm")
+_REACH = "all: everything; own: what belongs to the caller; vo: jobs of the VO or group whose attribute gives the role"
+
+
+def roles(client: PandaClient, options: argparse.Namespace, output: Output) -> ExitCode:
+    """Show who may make which call."""
+    found = client.roles()
+    rows = [
+        (c.call, c.legacy, *(c.allows.get(role, "-") for role in _ROLES), c.you or "no")
+        for c in sorted(found.calls, key=lambda c: c.call)
+    ]
+    have = ", ".join(
+        role if scopes == ("all",) else f"{role} for {' and '.join(scopes)}" for role, scopes in found.roles.items()
+    )
+    table = Table(("call", "/server/panda/", *_ROLES, "you"), rows, empty="no calls")
+    output.result(asdict(found), table, _REACH, f"you are {found.dn or 'nobody known'}: {have}")
+    return ExitCode.OK
+
+
 def timeouts(client: PandaClient, options: argparse.Namespace, output: Output) -> ExitCode:
     """Show how long jobs may stay in each state."""
     rules = client.timeouts()
@@ -125,6 +144,8 @@ def add_commands(
     parser.set_defaults(run=download)
     parser = commands.add_parser("sites", parents=[common], help="show queues and how busy they are")
     parser.set_defaults(run=sites)
+    parser = commands.add_parser("roles", parents=[common], help="show who may make which call, and what you may")
+    parser.set_defaults(run=roles)
     parser = commands.add_parser("timeouts", parents=[common], help="show how long jobs may stay in each state")
     parser.set_defaults(run=timeouts)
     parser = commands.add_parser("whoami", parents=[common], help="show whom the server sees")

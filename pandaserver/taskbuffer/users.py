@@ -34,6 +34,19 @@ def note_submission(connection: Connection, dn: str, name: str, now: datetime) -
 
 
 def set_enabled(connection: Connection, dn: str, enabled: bool) -> bool:
-    """Let a user submit or not; False when the user is unknown."""
+    """Let a user make calls or not; False when the user is unknown."""
     status = "enabled" if enabled else "disabled"
-    return connection.execute(sa.update(_users).where(_users.c.dn == dn).values(status=status)).rowcount == 1
+    changed = connection.execute(sa.update(_users).where(_users.c.dn == dn).values(status=status)).rowcount
+    return changed == 1 or connection.execute(sa.select(_users.c.dn).where(_users.c.dn == dn)).first() is not None
+
+
+def ban(connection: Connection, dn: str, name: str, now: datetime) -> None:
+    """Refuse somebody all calls, also one who never submitted."""
+    row = {"dn": dn, "name": name, "status": "disabled", "definitions": 0, "first_seen": now, "last_seen": now}
+    upsert(connection, _users, [row], update={"status": "disabled"})
+
+
+def banned(connection: Connection) -> list[str]:
+    """List the DNs that are refused."""
+    statement = sa.select(_users.c.dn).where(_users.c.status == "disabled").order_by(_users.c.dn)
+    return list(connection.execute(statement).scalars())

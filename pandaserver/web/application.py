@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from werkzeug.exceptions import NotFound as NoSuchPage
 
 from pandaserver.errors import NotFound
 from pandaserver.externalinterface import information
+from pandaserver.web.callers import Callers
 from pandaserver.web.calls import Rooms
 from pandaserver.web.dialects import (
     V1,
@@ -23,24 +25,26 @@ from pandaserver.web.dialects import (
     v1_refusal,
 )
 from pandaserver.web.grid_calls import GRID_CALLS
-from pandaserver.web.identity import IdentityCache
+from pandaserver.web.openapi import describe_calls
 from pandaserver.web.pilot_calls import PILOT_CALLS
 from pandaserver.web.requestid import with_request_id
+from pandaserver.web.role_calls import with_table
 from pandaserver.web.user_calls import USER_CALLS
 
 log = logging.getLogger(__name__)
 
-CALLS = (*GRID_CALLS, *USER_CALLS, *PILOT_CALLS)
+CALLS = with_table((*GRID_CALLS, *USER_CALLS, *PILOT_CALLS))
 
 
-def make_application(rooms: Rooms, identities: IdentityCache) -> Flask:
+def make_application(rooms: Rooms, callers: Callers) -> Flask:
     """Put the web part together."""
     app = Flask("pandaserver", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = (rooms.config.cache.max_upload_mb + 1) * 1024 * 1024
-    server = Server(rooms, identities)
+    server = Server(rooms, callers)
     app.register_blueprint(legacy_dialect(server, CALLS))
     app.register_blueprint(v1_dialect(server, CALLS))
     _serve_cache(app, rooms)
+    _serve_description(app, rooms)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unforeseen)
     app.after_request(_safe_headers)
@@ -69,6 +73,15 @@ def _serve_cache(app: Flask, rooms: Rooms) -> None:
         if name.startswith("."):  # files still being written
             raise NoSuchPage
         return send_from_directory(directory, name, mimetype="application/octet-stream")
+
+
+def _serve_description(app: Flask, rooms: Rooms) -> None:
+    """Serve the calls as an OpenAPI document, for tools that make clients or tests of it."""
+    text = json.dumps(describe_calls(CALLS, rooms.config.server.public_url))
+
+    @app.get(f"{V1}/openapi.json")
+    def openapi() -> Response:
+        return Response(text, mimetype="application/json")
 
 
 def _http_error(error: HTTPException) -> Response:

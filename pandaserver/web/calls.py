@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import IO, Any
 
 from pandaserver.config import Config
@@ -17,15 +16,7 @@ from pandaserver.model.timeouts import Timeout
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.userinterface.sandbox import SandboxStore
 from pandaserver.web.identity import Identity
-
-
-class Role(Enum):
-    """Who may make a call."""
-
-    ANYONE = "anyone"
-    USER = "user"  # a certificate, not a limited proxy
-    PILOT = "pilot"
-    DDM = "ddm"
+from pandaserver.web.roles import BY_ANYONE, Grants, Permit, Role
 
 
 @dataclass(frozen=True)
@@ -59,13 +50,19 @@ class Caller:
     environ: Mapping[str, Any] = field(default_factory=dict)
     upload: Upload | None = None
     client_key: str = ""
+    permit: Permit = BY_ANYONE
+
+    @property
+    def known(self) -> Identity:
+        """Give the identity of a caller whose role demanded one."""
+        if self.identity is None:
+            raise AssertionError("a call without role asks who the caller is")
+        return self.identity
 
     @property
     def dn(self) -> str:
         """Give the DN of a caller whose role demanded one."""
-        if self.identity is None:
-            raise AssertionError("a call without role asks for the caller's DN")
-        return self.identity.dn
+        return self.known.dn
 
 
 @dataclass(frozen=True)
@@ -85,13 +82,20 @@ class Call:
 
     path: str  # module/method of /api/v1
     legacy: str  # method of /server/panda
-    role: Role
+    allows: Grants
     handler: Callable[..., Any]  # (caller, **parameters) -> plain data
     params: tuple[Param, ...] = ()
     writes: bool = False  # only by POST
     takes_file: bool = False  # and may be as large as a sandbox
     raw: bool = False  # all that came is handed over as one dictionary `told`: pilots say more than we use
     legacy_answer: Callable[[Any], Any] = lambda data: data
+    pickled: str = ""  # the parameter that clients of before 2013 send as a pickle, and its answer is one
+    pickled_answer: Callable[[Any], Any] = lambda data: data
+
+    @property
+    def role(self) -> Role:
+        """Give the role for which the call is made."""
+        return next(iter(self.allows))
 
     def read(self, told: Mapping[str, Any]) -> dict[str, Any]:
         """Make the handler's arguments of what came.

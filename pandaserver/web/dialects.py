@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,11 +15,16 @@ from pandaserver import errors
 from pandaserver.errors import PandaError
 from pandaserver.model.job import KILL_COMMAND
 from pandaserver.web import pilotwire, values
-from pandaserver.web.access import check_access
+from pandaserver.web.bans import Bans
 from pandaserver.web.body import read_parameters
-from pandaserver.web.calls import Call, Caller, Role, Rooms
-from pandaserver.web.identity import Identity, IdentityCache, from_environ
+from pandaserver.web.callers import Callers
+from pandaserver.web.calls import Call, Caller, Rooms
+from pandaserver.web.door import Door
+from pandaserver.web.identity import Identity
+from pandaserver.web.pickle_answers import write_pickle
+from pandaserver.web.pickles import looks_pickled, read_pickle
 from pandaserver.web.requestid import current_request_id
+from pandaserver.web.roles import Role
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +33,11 @@ STATUS: dict[type[PandaError], int] = {  # the most special first
     errors.BadInput: 400,
     errors.NotAuthenticated: 401,
     errors.NotAllowed: 403,
+    errors.TooMany: 429,
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.UncertainCommit: 503,
+    errors.NotAvailable: 503,
     errors.DDMError: 503,
     PandaError: 500,
 }
@@ -44,31 +52,44 @@ def http_status(error: PandaError) -> int:
     return next(status for kind, status in STATUS.items() if isinstance(error, kind))
 
 
+@dataclass(frozen=True)
+class Done:
+    """What a call gave, and whether the client, an old one, expects a pickle."""
+
+    data: Any
+    pickled: bool = False
+
+
 class Server:
     """Takes requests to calls: reads, identifies, authorises, runs."""
 
-    def __init__(self, rooms: Rooms, identities: IdentityCache) -> None:
-        self.rooms, self._identities = rooms, identities
+    def __init__(self, rooms: Rooms, callers: Callers) -> None:
+        self.rooms, self._callers = rooms, callers
+        self._door = Door(rooms.config, Bans(rooms.buffer))
 
     def identity(self, incoming: Request) -> Identity | None:
         """Find out who calls."""
-        return from_environ(incoming.environ, self._identities.identify)
+        return self._callers.identify(incoming.environ)
 
-    def perform(self, call: Call, incoming: Request) -> Any:
+    def perform(self, call: Call, incoming: Request, *, pickles: bool = False) -> Done:
         """Do what a request asks; raises PandaError."""
         identity = self.identity(incoming)
-        check_access(call, identity, self.rooms.config.identity)
+        permitted = self._door.let_in(call, identity, incoming.content_length)
         config = self.rooms.config
         limit_mb = config.cache.max_upload_mb + 1 if call.takes_file else config.server.max_body_mb
         told, upload = read_parameters(incoming, limit_mb * 1024 * 1024)
+        is_old = pickles and config.server.accept_pickles and looks_pickled(told.get(call.pickled))
+        if is_old:
+            told |= {call.pickled: read_pickle(told[call.pickled], call.pickled)}
         caller = Caller(
             self.rooms,
             identity,
             environ=incoming.environ,
             upload=upload,
             client_key=incoming.headers.get(_KEY_HEADER, ""),
+            permit=permitted,
         )
-        return call.handler(caller, **call.read(told))
+        return Done(call.handler(caller, **call.read(told)), is_old)
 
 
 def legacy_dialect(server: Server, calls: Iterable[Call]) -> Blueprint:
@@ -95,9 +116,12 @@ def _methods(call: Call) -> list[str]:
 
 def _legacy_answer(server: Server, call: Call) -> Response:
     try:
-        data = call.legacy_answer(server.perform(call, request))
+        done = server.perform(call, request, pickles=True)
     except PandaError as error:
         return legacy_error(error, pilot=call.role is Role.PILOT)
+    if done.pickled:
+        return Response(write_pickle(call.pickled_answer(done.data)), mimetype="text/plain")
+    data = call.legacy_answer(done.data)
     if isinstance(data, str):
         return Response(data, mimetype="text/plain")
     return _with_retry_after(as_json(values.plain(data, marked_times=False)), data)
@@ -107,7 +131,7 @@ def legacy_error(error: PandaError, *, pilot: bool = False) -> Response:
     """Write an error as the old dialect says it; a pilot of a job that is not there is told to stop."""
     status = http_status(error)
     _log_refusal(error, status)
-    return as_json(refusal_of(error, pilot=pilot), status)
+    return _come_again(as_json(refusal_of(error, pilot=pilot), status), error)
 
 
 def refusal_of(error: PandaError, *, pilot: bool) -> dict[str, Any]:
@@ -131,14 +155,15 @@ def v1_refusal(text: str, status: int, **culprit: str | None) -> dict[str, Any]:
 
 def _v1_answer(server: Server, call: Call) -> Response:
     try:
-        data = server.perform(call, request)
+        data = server.perform(call, request).data
     except PandaError as error:
         status = http_status(error)
         _log_refusal(error, status)
-        http = status if error.field == _UNREADABLE or isinstance(error, errors.TooLarge) else 200
-        return as_json(v1_refusal(error.message, status, field=error.field, value=error.value), http)
-    told = {"success": True, "message": "", "data": values.plain(data, marked_times=True)}
-    return _with_retry_after(as_json(told), data)
+        plainly = error.field == _UNREADABLE or isinstance(error, errors.TooLarge | errors.TooMany)
+        told = v1_refusal(error.message, status, field=error.field, value=error.value)
+        return _come_again(as_json(told, status if plainly else 200), error)
+    answer = {"success": True, "message": "", "data": values.plain(data, marked_times=True)}
+    return _with_retry_after(as_json(answer), data)
 
 
 def _log_refusal(error: PandaError, status: int) -> None:
@@ -149,6 +174,13 @@ def _log_refusal(error: PandaError, status: int) -> None:
 def as_json(data: Any, status: int = 200) -> Response:
     """Write JSON."""
     return Response(json.dumps(data), status, mimetype="application/json")
+
+
+def _come_again(response: Response, error: PandaError) -> Response:
+    """Say when, to those who asked for too much."""
+    if isinstance(error, errors.TooMany):
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
 
 
 def _with_retry_after(response: Response, data: Any) -> Response:

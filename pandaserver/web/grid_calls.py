@@ -8,8 +8,9 @@ from pandaserver.errors import BadInput
 from pandaserver.externalinterface import ddm_events, information, shares
 from pandaserver.externalinterface.retry_rules import rule_data
 from pandaserver.web import values
-from pandaserver.web.calls import Call, Caller, Param, Role
+from pandaserver.web.calls import Call, Caller, Param
 from pandaserver.web.identity import compact_name
+from pandaserver.web.roles import DDM, READ
 
 
 def is_alive(caller: Caller) -> str:
@@ -96,20 +97,20 @@ _DATASET = Param("dataset", values.text)
 _QUEUE = Param("queue", values.text, also=("siteName",))
 
 GRID_CALLS = (
-    Call("system/is_alive", "isAlive", Role.ANYONE, is_alive),
-    Call("system/get_attributes", "getAttr", Role.ANYONE, get_attributes),
-    Call("system/get_timeouts", "getTimeouts", Role.ANYONE, get_timeouts),
-    Call("system/get_retry_rules", "getRetryRules", Role.ANYONE, get_retry_rules),
-    Call("statistics/job_stats_by_site", "getJobStatisticsPerSite", Role.ANYONE, stats_by_site),
-    Call("queue/list", "getSiteSpecs", Role.ANYONE, list_queues),
-    Call("queue/get", "getSiteSpec", Role.ANYONE, get_queue, (_QUEUE,)),
-    Call("share/list", "getShares", Role.ANYONE, list_shares, (_QUEUE,)),
-    Call("data/list_files", "queryFilesInDataset", Role.ANYONE, list_files, (_DATASET,)),
-    Call("data/get_dataset", "queryDataset", Role.ANYONE, get_dataset, (_DATASET,)),
+    Call("system/is_alive", "isAlive", READ, is_alive),
+    Call("system/get_attributes", "getAttr", READ, get_attributes),
+    Call("system/get_timeouts", "getTimeouts", READ, get_timeouts),
+    Call("system/get_retry_rules", "getRetryRules", READ, get_retry_rules),
+    Call("statistics/job_stats_by_site", "getJobStatisticsPerSite", READ, stats_by_site),
+    Call("queue/list", "getSiteSpecs", READ, list_queues),
+    Call("queue/get", "getSiteSpec", READ, get_queue, (_QUEUE,)),
+    Call("share/list", "getShares", READ, list_shares, (_QUEUE,)),
+    Call("data/list_files", "queryFilesInDataset", READ, list_files, (_DATASET,)),
+    Call("data/get_dataset", "queryDataset", READ, get_dataset, (_DATASET,)),
     Call(
         "data/dataset_completed",
         "datasetCompleted",
-        Role.DDM,
+        DDM,
         dataset_completed,
         (Param("dataset", values.text, also=("vuid",)), Param("site", values.text, required=False, default="")),
         writes=True,

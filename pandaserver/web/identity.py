@@ -1,4 +1,4 @@
-"""Says who a client is from the certificates it showed; VOMS attributes can join here, read from its Delegation."""
+"""Says who a client is from the certificates it showed, and which groups and roles its VOMS attributes prove."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from pandaserver.errors import shorten
+from pandaserver.model.fqan import read_fqan
 from pandaserver.web.chain import Delegation, IdentityError, TrustStore, slash_dn, walk
+from pandaserver.web.voms import VomsVerifier
 
 __all__ = ["Identity", "IdentityCache", "IdentityError", "TrustStore", "compact_name", "from_environ", "identify"]
 
@@ -41,13 +43,18 @@ _NUMBER_OR_MARK = re.compile(r"[ _]\d+(?![A-Za-z0-9])|[()'\"]")
 
 @dataclass(frozen=True)
 class Identity:
-    """Who the client is; `dn` is the end entity's, never a proxy's."""
+    """Who the client is; `dn` is the end entity's, never a proxy's. The first of `fqans` is the primary one."""
 
     dn: str
     limited: bool
     depth: int
     not_after: datetime
     fqans: tuple[str, ...] = ()
+
+    @property
+    def vo(self) -> str:
+        """Give the virtual organisation of the primary group; empty without groups."""
+        return read_fqan(self.fqans[0]).vo if self.fqans else ""
 
 
 Identifier = Callable[[Sequence[str]], Identity]
@@ -58,13 +65,20 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def identify(pem_chain: Sequence[str], *, trust: TrustStore | None = None, now: datetime | None = None) -> Identity:
+def identify(
+    pem_chain: Sequence[str],
+    *,
+    trust: TrustStore | None = None,
+    voms: VomsVerifier | None = None,
+    now: datetime | None = None,
+) -> Identity:
     """Verify a chain in PEM, leaf first and the rest in any order.
 
-    Without `trust` the caller must know that TLS has verified the authority.
+    Without `trust` the caller must know that TLS has verified the authority; without `voms` attributes give nothing.
     """
     try:
-        return _identify(_parse(pem_chain), trust=trust, now=now or utc_now())
+        delegation = walk(_parse(pem_chain))
+        return _identify(delegation, trust=trust, voms=voms, now=now or utc_now())
     except DAMAGE as error:
         raise IdentityError(f"damaged certificate: {shorten(str(error))}") from error
 
@@ -77,16 +91,19 @@ def _parse(pem_chain: Sequence[str]) -> list[x509.Certificate]:
     return [x509.load_pem_x509_certificate(pem.encode("ascii")) for pem in pem_chain]
 
 
-def _identify(chain: Sequence[x509.Certificate], *, trust: TrustStore | None, now: datetime) -> Identity:
-    delegation = walk(chain)
+def _identify(
+    delegation: Delegation, *, trust: TrustStore | None, voms: VomsVerifier | None, now: datetime
+) -> Identity:
     _check_dates(delegation, now=now)
     if trust is not None:
         trust.check(delegation.end_entity, now=now)
+    attributes = voms.attributes(delegation, now=now) if voms is not None else None
     return Identity(
         dn=slash_dn(delegation.end_entity.subject),
         limited=delegation.limited,
         depth=len(delegation.proxies),
-        not_after=delegation.not_after,
+        not_after=min(delegation.not_after, attributes.not_after) if attributes else delegation.not_after,
+        fqans=attributes.fqans if attributes else (),
     )
 
 
@@ -111,34 +128,52 @@ def from_environ(environ: Mapping[str, object], identifier: Identifier = identif
     return identifier(chain)
 
 
-class IdentityCache:
-    """Remembers verified chains for some minutes: not longer, because of revocation, and never beyond their end."""
+class Recent:
+    """Remembers identities for some minutes: not longer, because of revocation, and never beyond their end."""
 
-    def __init__(
-        self,
-        trust: TrustStore | None = None,
-        *,
-        life_s: float = 300.0,
-        size: int = 2000,
-        clock: Callable[[], datetime] = utc_now,
-    ) -> None:
-        self._trust, self._life, self._size, self._clock = trust, timedelta(seconds=life_s), size, clock
+    def __init__(self, life_s: float, size: int) -> None:
+        self._life, self._size = timedelta(seconds=life_s), size
         self._entries: OrderedDict[bytes, tuple[datetime, Identity]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def identify(self, pem_chain: Sequence[str]) -> Identity:
-        """Do what the function of this name does, or remember that it was done; pass it to from_environ."""
-        key, now = self._key(pem_chain), self._clock()
+    def find(self, key: bytes, now: datetime) -> Identity | None:
+        """Give what is remembered, unless its time is over."""
         with self._lock:
             end, known = self._entries.get(key, (now, None))
-        if known is not None and now < end:
-            return known
-        identity = identify(pem_chain, trust=self._trust, now=now)
+        return known if now < end else None
+
+    def keep(self, key: bytes, identity: Identity, now: datetime) -> None:
+        """Remember, and forget the oldest where there are too many."""
         with self._lock:
             self._entries[key] = (min(now + self._life, identity.not_after), identity)
             self._entries.move_to_end(key)
             while len(self._entries) > self._size:
                 self._entries.popitem(last=False)
+
+
+class IdentityCache:
+    """Identifies by certificates, verifying the same chain once in some minutes."""
+
+    def __init__(
+        self,
+        trust: TrustStore | None = None,
+        *,
+        voms: VomsVerifier | None = None,
+        life_s: float = 300.0,
+        size: int = 2000,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._trust, self._voms, self._clock = trust, voms, clock
+        self._recent = Recent(life_s, size)
+
+    def identify(self, pem_chain: Sequence[str]) -> Identity:
+        """Do what the function of this name does, or remember that it was done; pass it to from_environ."""
+        key, now = self._key(pem_chain), self._clock()
+        known = self._recent.find(key, now)
+        if known is not None:
+            return known
+        identity = identify(pem_chain, trust=self._trust, voms=self._voms, now=now)
+        self._recent.keep(key, identity, now)
         return identity
 
     def _key(self, pem_chain: Sequence[str]) -> bytes:

@@ -6,23 +6,26 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from pandaserver.errors import BadInput, PandaError, StaleAttempt
+from pandaserver.errors import BadInput, NotAllowed, PandaError, StaleAttempt
 from pandaserver.jobdispatcher.claims import Claim
 from pandaserver.jobdispatcher.parking import LotFull, Wait
 from pandaserver.model.attempt import PilotReport
 from pandaserver.model.job import KILL_COMMAND
 from pandaserver.web import pilotwire
-from pandaserver.web.calls import Call, Caller, Role
+from pandaserver.web.access import check_token, within
+from pandaserver.web.calls import Call, Caller
 from pandaserver.web.dialects import refusal_of
 from pandaserver.web.peer import is_still_there
 from pandaserver.web.pilotwire import FAILED, OK, write_claim, write_claims, write_no_job
+from pandaserver.web.roles import PILOTS
 
 _RETRY_AFTER_S = (5, 15)  # somewhere between, so that pilots do not come back together
 
 
 def get_job(caller: Caller, told: dict[str, Any]) -> dict[str, Any]:
     """Give a pilot a job or several, or say that there is none, at once or after it has waited."""
-    request, number = pilotwire.read_claim(told, caller.dn), pilotwire.read_number_of_jobs(told)
+    request = within(pilotwire.read_claim(told, caller.dn), caller.permit, caller.dn)
+    number = pilotwire.read_number_of_jobs(told)
     requests = pilotwire.for_each_job(request, number)
     wait = _wait(caller, told, f"{caller.dn} {request.request_id}" if request.request_id else "")
     dispatcher = caller.rooms.dispatcher
@@ -46,7 +49,7 @@ def _wait(caller: Caller, told: Mapping[str, Any], key: str) -> Wait:
 
 def update_job(caller: Caller, told: dict[str, Any]) -> dict[str, Any]:
     """Take a pilot's word; a pilot whose attempt is over is told to stop, and nothing changes."""
-    (answer,) = caller.rooms.dispatcher.update_jobs([pilotwire.read_report(told, caller.dn)])
+    (answer,) = caller.rooms.dispatcher.update_jobs([_report(told, caller)])
     if isinstance(answer, PandaError) and not isinstance(answer, StaleAttempt):
         raise answer
     return _answer(answer)
@@ -55,17 +58,23 @@ def update_job(caller: Caller, told: dict[str, Any]) -> dict[str, Any]:
 def update_jobs_bulk(caller: Caller, told: dict[str, Any]) -> list[dict[str, Any]]:
     """Take many words in one request, in their order; each has its own answer, and a bad one does no harm to others."""
     updates = pilotwire.read_list_of_updates(told)
-    read = [_report_or_refusal(update, caller.dn) for update in updates]
+    read = [_report_or_refusal(update, caller) for update in updates]
     answers = iter(caller.rooms.dispatcher.update_jobs([one for one in read if isinstance(one, PilotReport)]))
     return [_answer(next(answers)) if isinstance(one, PilotReport) else one for one in read]
 
 
-def _report_or_refusal(update: Any, pilot: str) -> PilotReport | dict[str, Any]:
+def _report(told: Mapping[str, Any], caller: Caller) -> PilotReport:
+    report = pilotwire.read_report(told, caller.dn)
+    check_token(report, caller.permit)
+    return report
+
+
+def _report_or_refusal(update: Any, caller: Caller) -> PilotReport | dict[str, Any]:
     try:
         if not isinstance(update, dict):
             raise BadInput(f"an update is an object, not {type(update).__name__}", field="jobList", value=update)
-        return pilotwire.read_report(update, pilot)
-    except BadInput as error:
+        return _report(update, caller)
+    except (BadInput, NotAllowed) as error:
         return refusal_of(error, pilot=True)
 
 
@@ -79,7 +88,7 @@ def _answer(answer: str | PandaError | None) -> dict[str, Any]:
 
 
 PILOT_CALLS = (
-    Call("pilot/acquire_jobs", "getJob", Role.PILOT, get_job, writes=True, raw=True),
-    Call("pilot/update_job", "updateJob", Role.PILOT, update_job, writes=True, raw=True),
-    Call("pilot/update_jobs_bulk", "updateJobsInBulk", Role.PILOT, update_jobs_bulk, writes=True, raw=True),
+    Call("pilot/acquire_jobs", "getJob", PILOTS, get_job, writes=True, raw=True),
+    Call("pilot/update_job", "updateJob", PILOTS, update_job, writes=True, raw=True),
+    Call("pilot/update_jobs_bulk", "updateJobsInBulk", PILOTS, update_jobs_bulk, writes=True, raw=True),
 )

@@ -9,11 +9,14 @@ from pandaserver.model.priority import PriorityRules
 from pandaserver.userinterface import manage
 from pandaserver.userinterface.submit import User, submit
 from pandaserver.web import values
-from pandaserver.web.access import check_production, is_operator
-from pandaserver.web.calls import Call, Caller, Param, Role
+from pandaserver.web.access import as_produced
+from pandaserver.web.calls import Call, Caller, Param
 from pandaserver.web.describe import describe
 from pandaserver.web.identity import compact_name
 from pandaserver.web.jobwire import read_jobs
+from pandaserver.web.membership import as_member
+from pandaserver.web.pickle_answers import job_spec
+from pandaserver.web.roles import OWN, OWN_OR_OPERATOR, READ, SUBMIT, Reach, Role, scopes_of
 
 _MAX_KEY = 64
 _IDS = Param("job_ids", values.job_ids, also=("ids",))
@@ -21,14 +24,20 @@ _IDS = Param("job_ids", values.job_ids, also=("ids",))
 
 def submit_jobs(caller: Caller, jobs: Any, clientKey: str) -> list[Any]:  # noqa: N803 - its name on the wire
     """Accept jobs; answer [PandaID, jobDefinitionID, {"jobsetID": n}] for each."""
-    config = caller.rooms.config
-    new = read_jobs(jobs, config.identity.default_vo)
-    if any(job.production for job in new):
-        check_production(caller.dn, config.identity)
+    config, identity = caller.rooms.config, caller.known
+    _check_number(jobs, config.limits.jobs_per_submission)
+    new = as_member(read_jobs(jobs, "" if identity.fqans else config.identity.default_vo), identity)
+    scopes = scopes_of(identity, Role.PRODUCTION, config.identity)
+    new = [as_produced(job, scopes, caller.dn) if job.production else job for job in new]
     user, key = User(caller.dn, compact_name(caller.dn)), clientKey or _key_of_header(caller.client_key)
     rules = PriorityRules(config.priority.raise_max or 0, config.priority.daily_cpu_s)
     submitted = submit(caller.rooms.buffer, user, new, client_key=key, rules=rules)
     return [[s.job_id, s.definition_id, {"jobsetID": s.jobset_id}] for s in submitted]
+
+
+def _check_number(jobs: Any, most: int) -> None:
+    if isinstance(jobs, list) and len(jobs) > most:
+        raise BadInput(f"{len(jobs)} jobs submitted, 1 to {most} are accepted", field="jobs", value=len(jobs))
 
 
 def _client_key(value: Any) -> str:
@@ -52,9 +61,7 @@ def describe_jobs(caller: Caller, job_ids: list[int]) -> list[Any]:
 
 def kill_jobs(caller: Caller, job_ids: list[int], **_old: Any) -> list[bool]:
     """Kill jobs."""
-    if caller.identity is None:
-        raise AssertionError("killing needs an identity")
-    operator = is_operator(caller.identity, caller.rooms.config.identity)
+    operator = caller.permit.reach is Reach.ALL
     return manage.kill(caller.rooms.buffer, job_ids, dn=caller.dn, operator=operator)
 
 
@@ -98,27 +105,38 @@ def upload(caller: Caller, **_text: Any) -> str:
     return f"{caller.rooms.config.server.public_url}/cache/{kept.name}"
 
 
+def _specs(described: list[Any]) -> list[Any]:
+    return [job_spec(each) for each in described]
+
+
 USER_CALLS = (
     Call(
-        "job/submit", "submitJobs", Role.USER, submit_jobs,
+        "job/submit", "submitJobs", SUBMIT, submit_jobs,
         (Param("jobs", values.from_json), Param("clientKey", _client_key, required=False, default="")), writes=True,
+        pickled="jobs",
     ),
-    Call("job/get_description", "getJobStatus", Role.ANYONE, describe_jobs, (_IDS,)),
-    Call("job/get_description_incl_archive", "getFullJobStatus", Role.ANYONE, describe_jobs, (_IDS,)),
     Call(
-        "job/kill", "killJobs", Role.USER, kill_jobs,
+        "job/get_description", "getJobStatus", READ, describe_jobs, (_IDS,),
+        pickled="ids", pickled_answer=_specs,
+    ),
+    Call(
+        "job/get_description_incl_archive", "getFullJobStatus", READ, describe_jobs, (_IDS,),
+        pickled="ids", pickled_answer=_specs,
+    ),
+    Call(
+        "job/kill", "killJobs", OWN_OR_OPERATOR, kill_jobs,
         (
             _IDS,
             Param("code", values.text, required=False),
             Param("use_email_as_id", lambda value: value, required=False, also=("useMailAsID",)),
             Param("kill_options", lambda value: value, required=False, also=("killOpts",)),
         ),
-        writes=True,
+        writes=True, pickled="ids",
     ),
-    Call("job/get_reasons", "getBrokerageReasons", Role.ANYONE, get_reasons, (Param("job_id", values.whole_number),)),
-    Call("job/get_retries", "getRetries", Role.ANYONE, get_retries, (Param("job_id", values.whole_number),)),
+    Call("job/get_reasons", "getBrokerageReasons", READ, get_reasons, (Param("job_id", values.whole_number),)),
+    Call("job/get_retries", "getRetries", READ, get_retries, (Param("job_id", values.whole_number),)),
     Call(
-        "file_server/upload_cache_file", "putFile", Role.USER, upload,
+        "file_server/upload_cache_file", "putFile", OWN, upload,
         (Param("file", _no_file, required=False),), writes=True, takes_file=True, legacy_answer=lambda _data: "True",
     ),
 )  # fmt: skip

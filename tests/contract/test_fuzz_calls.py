@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pandaserver.web.application import CALLS
 from pandaserver.web.attributes import FILE_ATTRIBUTES, JOB_ATTRIBUTES
-from pandaserver.web.calls import Role
+from pandaserver.web.roles import Role
 
 ALLOWED = {200, 400, 401, 403, 404, 405, 409, 413}
 WHO = [None, "alice", "bob", "prodman", "pilot", "ddm", "creds/limited", "creds/foreign"]

@@ -14,11 +14,13 @@ from factories import Grid, Pki, make_grid, production_job
 from unchanged import unchanged
 
 from pandaserver.web.application import CALLS
-from pandaserver.web.calls import Call, Role
+from pandaserver.web.calls import Call
+from pandaserver.web.roles import Role
 
 CONTRACT = {  # what is promised: v1 path, legacy method, who, writes
     ("system/is_alive", "isAlive", "anyone", False),
     ("system/get_attributes", "getAttr", "anyone", False),
+    ("system/get_roles", "getRoles", "anyone", False),
     ("system/get_timeouts", "getTimeouts", "anyone", False),
     ("job/submit", "submitJobs", "user", True),
     ("job/get_description", "getJobStatus", "anyone", False),

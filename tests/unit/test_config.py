@@ -173,6 +173,11 @@ def test_the_url_is_made_of_host_and_port(host, url):
         ("[dispatch]\nlease_s = inf\n", ["[dispatch] lease_s", "'inf'"]),
         ("[dispatch]\nlease_s = 1e20\n", ["[dispatch] lease_s", "'1e20'"]),
         ("[dispatch]\nlease_s = 0\n", ["[dispatch] lease_s", "above 0"]),
+        ("[archive]\nperiod_s = 0\n", ["[archive] period_s", "above 0"]),
+        ("[archive]\nbatch = 0\n", ["[archive] batch", "above 0"]),
+        ("[archive]\nbatch = 1001\n", ["[archive] batch", "at most 1000"]),
+        ("[archive]\nkeep_months = -1\n", ["[archive] keep_months", "a number from 0"]),
+        ("[archive]\nafter_s = three days\n", ["[archive] after_s", "three days"]),
         ("[dispatch]\nlease_s = two hours\n", ["[dispatch] lease_s", "'two hours'"]),
         ("[background]\nwatch_period_s = -5\n", ["[background] watch_period_s", "'-5'"]),
         ("[timeouts]\ndefined.any = soon\n", ["[timeouts] defined.any", "'soon'", "whole seconds"]),
@@ -198,6 +203,11 @@ def test_missing_keys_are_named(write, key):
     text = "\n".join(line for line in SMALLEST.splitlines() if not line.startswith(key))
     error = refusal(write(text=text))
     assert f"key {key} is missing" in error.message and error.field == key
+
+
+def test_zero_is_a_value_where_it_means_something(write):
+    config = load(write("[archive]\nafter_s = 0\nkeep_months = 0\n"))
+    assert (config.archive.after_s, config.archive.keep_months, config.archive.batch) == (0, 0, 500)
 
 
 def test_missing_sections_are_missing_keys(write):

@@ -9,6 +9,7 @@ import pytest
 
 from pandaserver.model.states import FINAL, TRANSITIONS
 from pandaserver.web.application import CALLS
+from pandaserver.web.roles import Role
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
@@ -28,6 +29,16 @@ def test_every_call_is_in_the_readme(call: object) -> None:
     table = README.split("## The calls")[1]
     assert call.path in table  # type: ignore[attr-defined]
     assert call.legacy in table  # type: ignore[attr-defined]
+
+
+def test_the_table_of_roles_is_that_of_the_code() -> None:
+    rows = re.findall(
+        r"^\| ([a-z_]+/[a-z_]+) \| (.*) \|$", README.split("## Who may do what")[1].split("\n## ")[0], re.M
+    )
+    assert rows == [
+        (call.path, " | ".join(str(call.allows.get(role, "-")) for role in Role))
+        for call in sorted(CALLS, key=lambda call: call.path)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -332,7 +332,14 @@ def test_who_is_not_root_is_told_the_command(
 def test_missing_commands_are_found(test_tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     there = {"google-chrome", "openssl"}
     monkeypatch.setattr(test_tool.shutil, "which", lambda name, path: name if name in there else None)
-    assert test_tool.missing_packages() == ["mariadb-server", "curl"]
+    missing = test_tool.missing_packages()
+    assert {"mariadb-server", "curl"} <= set(missing) and not {"chromium", "openssl"} & set(missing)
+
+
+def test_missing_modules_are_found(test_tool: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(test_tool, "PACKAGES", {})
+    monkeypatch.setattr(test_tool, "MODULES", {"one": tmp_path, "other": tmp_path / "mod_other.so"})
+    assert test_tool.missing_packages() == ["other"]
 
 
 def test_no_service_is_started_by_an_installation(test_tool: ModuleType, tmp_path: Path) -> None:
@@ -509,7 +516,17 @@ def test_all_checks_run_even_after_a_failure(
     monkeypatch.setattr(sys, "argv", ["tools/check", "--fix"])
     monkeypatch.setenv("NO_COLOR", "1")
     assert check_tool.main() == code
-    assert ran == ["repair style", "repair format", "format", "style", "layers", "types", "packaging"]
+    assert ran == [
+        "repair style",
+        "repair format",
+        "format",
+        "style",
+        "layers",
+        "types",
+        "security",
+        "dependencies",
+        "packaging",
+    ]
 
 
 @pytest.mark.parametrize("name", ["test", "check"])
