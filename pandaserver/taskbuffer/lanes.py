@@ -102,7 +102,14 @@ class Seen:
     everything: list[Lane] = field(default_factory=list)
 
 
-_first_rank = sa.select(sa.func.min(_ready.c.rank)).where(_ready.c.lane_id == _lanes.c.lane_id).scalar_subquery()
+# Not MIN(rank): in a subquery like this one MariaDB reads the whole lane for that.
+_first_rank = (
+    sa.select(_ready.c.rank)
+    .where(_ready.c.lane_id == _lanes.c.lane_id)
+    .order_by(_ready.c.rank)
+    .limit(1)
+    .scalar_subquery()
+)
 _running = (
     sa.select(sa.func.count())
     .select_from(_attempts)
