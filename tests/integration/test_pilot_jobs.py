@@ -227,7 +227,7 @@ def test_processes_left_behind_are_ended_and_no_others(stub, work, tmp_path):
         assert final["state"] == "finished"
         left = [int(pid) for pid in pids.read_text().split()]
         assert len(left) == 2
-        assert not any(alive(pid) for pid in left)
+        eventually(lambda: not any(alive(pid) for pid in left))
         assert alive(int(innocent.read_text()))
     finally:
         os.kill(int(innocent.read_text()), 9)

@@ -57,7 +57,7 @@ def test_kill_command_stops_the_payload_and_stores_the_log(stub, work, sleeper):
     stub.update_hook = lambda update: (200, KILL) if is_running(update) and update["stdout"] else None
     run = run_pilot(stub, work)
     assert run.process.returncode == 0
-    assert not alive(sleeper())
+    eventually(lambda: not alive(sleeper()))  # killed, and then gone a moment later
     assert (stub.final["state"], stub.final["pilotErrorCode"]) == ("failed", 1144)
     assert stub.log_members(1)["payload.stdout"] == b"working\n"
     assert len(stub.requests) == 2  # and asked for the next job
@@ -96,7 +96,7 @@ def test_lost_lease_stops_the_payload_before_its_end(stub, work, sleeper):
     assert (stub.final["state"], stub.final["pilotErrorCode"]) == ("failed", 1144)
     assert "lease" in stub.final["pilotErrorDiag"]
     assert json.loads(stub.final["xml"]) == {}
-    assert not alive(sleeper())
+    eventually(lambda: not alive(sleeper()))  # killed, and then gone a moment later
     assert len(moments) > 2  # it kept trying
     assert moments[-1] - moments[0] < 3
 
@@ -200,7 +200,7 @@ def test_signal_to_the_pilot_fails_the_job_at_once(stub, work, sleeper, number, 
         assert time.monotonic() - begun < 8
     assert (stub.final["state"], stub.final["pilotErrorCode"]) == ("failed", code)
     assert "job.1.log.tgz" in json.loads(stub.final["xml"])
-    assert not alive(sleeper())
+    eventually(lambda: not alive(sleeper()))  # killed, and then gone a moment later
     assert list(work.iterdir()) == []
 
 

@@ -215,7 +215,7 @@ def test_cancel_ends_the_pilots_group_and_nobody_else(open_batch, tmp_path, byst
     wait_until(lambda: all((tmp_path / name).exists() for name in ("kept", "dropped")))
     batch.cancel([dropped])
     assert wait_for(batch, dropped, BatchState.REMOVED).native == "stopped"
-    assert not alive(int((tmp_path / "dropped").read_text()))
+    wait_until(lambda: not alive(int((tmp_path / "dropped").read_text())))
     assert alive(int((tmp_path / "kept").read_text()))
     assert bystander.poll() is None
     assert status(batch, kept).state is BatchState.RUNNING
@@ -238,7 +238,7 @@ def test_a_pilot_that_does_not_listen_is_killed_after_the_grace(open_batch, tmp_
     assert status(batch, batch_id).native == "stopping"
     assert batch.counts()["Q"].running == 1
     wait_for(batch, batch_id, BatchState.REMOVED)
-    assert not alive(int((tmp_path / "pid").read_text()))
+    wait_until(lambda: not alive(int((tmp_path / "pid").read_text())))
 
 
 def test_a_restarted_scheduler_finishes_what_a_cancel_began(open_batch, tmp_path):

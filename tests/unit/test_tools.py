@@ -386,7 +386,7 @@ def test_the_whole_run_uses_some_processors(
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: processors)
     given = test_tool.pytest_arguments(*test_tool.parse_arguments(["--durations=5"]))
-    assert given == ["-n", processes, "--dist", "loadfile", "--durations=5"]
+    assert given == ["-n", processes, "--dist", "loadfile", *test_tool.SECOND_CHANCE, "--durations=5"]
 
 
 def test_fast_leaves_out_every_group_that_is_declared(test_tool: ModuleType, pytestconfig: pytest.Config) -> None:
