@@ -231,7 +231,7 @@ def test_server_that_does_not_know_the_users_ca(stub: Stub, grid: Grid) -> None:
     other = pki.make_authority("Other CA", period=pki.lasting(days=1))
     mallory = pki.issue(other, "Mallory", period=pki.lasting(days=1))
     proxy = grid.write("mallory.pem", pki.delegate(mallory))
-    pauses = (0,) * 50  # the words of refusal are lost when the server hangs up before they are read
+    pauses = (0,) * 500  # the words of refusal are lost when the server hangs up before they are read
     with (
         PandaClient(stub.url, proxy, grid.ca_dir, pauses_s=pauses) as client,
         pytest.raises(NotAuthenticated, match="does not accept the proxy"),
