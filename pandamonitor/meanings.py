@@ -90,8 +90,14 @@ MEANINGS: dict[tuple[ErrorFamily, int], Meaning] = {
     (F.DDM, 200): Meaning(
         "outputs could not be registered", "Compare what the pilot stored with the catalogue; check the site's storage."
     ),
-    (F.DDM, 201): Meaning("inputs could not be subscribed to the site", "Check that dataset and endpoint exist."),
-    (F.DDM, 205): Meaning("size or checksum differ from the catalogue", _NEW_INPUT),
+    (F.DDM, 201): Meaning("outputs could not be sent on to where they shall end", "Check that the endpoint exists."),
+    (F.DDM, 205): Meaning(
+        "size or checksum of an output are not what the pilot announced",
+        "What lies at the storage is damaged, or somebody else wrote it: look at the storage and the node.",
+    ),
+    (F.DDM, 206): Meaning(
+        "the pilot stored at an endpoint that is not known", "Compare the queue's endpoints with the sites file."
+    ),
     (F.BROKERAGE, 100): Meaning(
         "no site can take the job", "The brokerage reasons name each site and why; the user asks for less or waits."
     ),

@@ -21,6 +21,7 @@ JOB_REPORT = "jobReport.json"
 RESERVED_NAMES = frozenset({STDOUT, STDERR, TEMPORARY})
 SECRET_FIELDS = frozenset({"jobToken", "pilotSecrets", "secrets"})
 _SCOPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_SUFFIX = re.compile(r"\.[A-Za-z0-9-]{1,60}")
 _NOTHING = ("", "NULL", "None")
 
 
@@ -43,6 +44,7 @@ class OutputFile:
     scope: str
     endpoint: str
     guid: str
+    suffix: str = ""  # of the name under which it is stored beside its place, for the server to put it there
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,11 @@ def job_from_wire(wire: Wire) -> Job:
     """Read the answer of getJob; raises InvalidJob where the identity of the attempt is not in it."""
     outputs, log = _outputs(wire)
     inputs = _inputs(wire)
-    problems = (*_file_problems(inputs), *_file_problems(outputs + ((log,) if log else ())))
+    problems = (
+        *_file_problems(inputs),
+        *_file_problems(outputs + ((log,) if log else ())),
+        *_suffix_problems(_text(wire, "outSuffix")),
+    )
     bad = {problem_name for problem_name, _ in problems}
     return Job(
         job_id=_identity(wire, "PandaID"),
@@ -129,6 +135,18 @@ def _file_problems(files: tuple[InputFile, ...] | tuple[OutputFile, ...]) -> lis
     return [(lfn, problem) for lfn, problem in found if problem]
 
 
+def _suffix(wire: Wire) -> str:
+    """Return what is added to the names of outputs; nothing where it could lead elsewhere."""
+    suffix = _text(wire, "outSuffix")
+    return "" if _suffix_problems(suffix) else suffix
+
+
+def _suffix_problems(suffix: str) -> list[tuple[str, Problem]]:
+    if not suffix or _SUFFIX.fullmatch(suffix):
+        return []
+    return [("", Problem(ErrorCode.GENERAL, f"outSuffix {suffix[:80]!r} must be a dot, letters, digits and '-' only"))]
+
+
 def _inputs(wire: Wire) -> tuple[InputFile, ...]:
     columns = [_items(wire, name) for name in ("inFiles", "scopeIn", "ddmEndPointIn", "fsize", "checksum")]
     files: dict[str, InputFile] = {}
@@ -141,20 +159,20 @@ def _inputs(wire: Wire) -> tuple[InputFile, ...]:
 def _outputs(wire: Wire) -> tuple[tuple[OutputFile, ...], OutputFile | None]:
     """Split outFiles into outputs and log: endpoints are counted over both, scopes over the outputs alone."""
     log_lfn = _text(wire, "logFile")
-    scopes = iter(_items(wire, "scopeOut"))
+    scopes, suffix = iter(_items(wire, "scopeOut")), _suffix(wire)
     files: dict[str, OutputFile] = {}
     log = _log(wire, "") if log_lfn else None
     for lfn, endpoint in zip_longest(_items(wire, "outFiles"), _items(wire, "ddmEndPointOut"), fillvalue=""):
         if lfn and lfn == log_lfn:
             log = _log(wire, endpoint)
         elif lfn:
-            files.setdefault(lfn, OutputFile(lfn, next(scopes, ""), endpoint, str(uuid.uuid4())))
+            files.setdefault(lfn, OutputFile(lfn, next(scopes, ""), endpoint, str(uuid.uuid4()), suffix))
     return tuple(files.values()), log
 
 
 def _log(wire: Wire, endpoint: str) -> OutputFile:
     guid = _text(wire, "logGUID") or str(uuid.uuid4())
-    return OutputFile(_text(wire, "logFile"), _text(wire, "scopeLog"), endpoint, guid)
+    return OutputFile(_text(wire, "logFile"), _text(wire, "scopeLog"), endpoint, guid, _suffix(wire))
 
 
 def _items(wire: Wire, name: str) -> list[str]:

@@ -73,6 +73,7 @@ def catalogue(files: Iterable[Transferred]) -> str:
                 "adler32": file.facts.adler32,
                 "surl": file.surl,
                 "endpoint": file.endpoint,
+                **({"staged": True} if file.staged else {}),
             }
             for file in files
         }

@@ -16,6 +16,7 @@ import requests
 from pandapilot import __version__
 from pandapilot.clock import Clock, Tick
 from pandapilot.failures import NotAuthorised, ServerRefused, ServerUnreachable, TlsFailed
+from pandapilot.jobs import Job
 from pandapilot.settings import Identity
 from pandapilot.text import clip, printable
 
@@ -100,12 +101,15 @@ class Server:
             logger.warning("the server did not take the update: %s", _words(answer))
         return UpdateAnswer(accepted=accepted, commands=commands - {"", "NULL"})
 
-    def download(self, url: str, target: BinaryIO, tick: Tick) -> None:
-        """Copy what a URL holds; only the PanDA server itself gets to see the proxy."""
+    def download(self, url: str, target: BinaryIO, tick: Tick, *, job: Job | None = None) -> None:
+        """Copy what a URL holds; only the PanDA server itself gets to see the proxy and the token of the job."""
         own = same_origin(url, self.url)
         session = self._session if own else self._elsewhere
+        proof = _proof(job) if job and own and url.startswith("https:") else {}
         with _translated(url):
-            response = session.get(url, timeout=(CONNECT_S, READ_S), stream=True, allow_redirects=not own)
+            response = session.get(
+                url, headers=proof, timeout=(CONNECT_S, READ_S), stream=True, allow_redirects=not own
+            )
             with response:
                 _check_status(response)
                 if url.startswith("https:") and not response.url.startswith("https:"):
@@ -174,6 +178,11 @@ def same_origin(url: str, other: str) -> bool:
     """Tell whether two URLs lead to the same server, by scheme, host and port."""
     first, second = urlsplit(url), urlsplit(other)
     return (first.scheme, first.hostname, first.port) == (second.scheme, second.hostname, second.port)
+
+
+def _proof(job: Job) -> dict[str, str]:
+    """Show that the pilot has the job: sandboxes may be for nobody else."""
+    return {"X-Job-Id": str(job.job_id), "X-Job-Token": job.token} if job.token else {}
 
 
 def _session(identity: Identity) -> requests.Session:

@@ -16,6 +16,7 @@ from pandapilot.clock import Tick
 from pandapilot.files import create, open_regular
 
 CHUNK_BYTES = 1024 * 1024
+LONGEST_STAGED_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class LocalStorage:
         """Copy a file there under a temporary name, compare, and rename."""
         target = _local_path(url)
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.parent / f".{uuid.uuid4().hex}.part"
+        name = target.name.encode()[:LONGEST_STAGED_NAME].decode(errors="ignore")
+        part = target.parent / f".{name}.{uuid.uuid4().hex}.part"
         try:
             with open_regular(source) as stream, create(part, mode=0o644) as sink:
                 facts = _copy(stream, sink, tick)
@@ -95,6 +97,12 @@ def deterministic_path(scope: str, lfn: str) -> str:
     """Return the place of a file below the root of an endpoint, spread over directories by a hash of its name."""
     digest = hashlib.md5(f"{scope}:{lfn}".encode(), usedforsecurity=False).hexdigest()
     return f"{scope.replace('.', '/')}/{digest[0:2]}/{digest[2:4]}/{lfn}"
+
+
+def staged_path(scope: str, lfn: str, suffix: str) -> str:
+    """Return where a file waits beside its place until the server puts it there; long names are cut to leave room."""
+    folder = deterministic_path(scope, lfn).rpartition("/")[0]
+    return f"{folder}/{lfn[: LONGEST_STAGED_NAME - len(suffix)]}{suffix}"
 
 
 def facts_of(path: Path, tick: Tick) -> FileFacts:

@@ -18,7 +18,7 @@ from pandapilot.failures import JobFailure
 from pandapilot.files import is_regular
 from pandapilot.jobs import InputFile, OutputFile
 from pandapilot.queues import Endpoint, Queue
-from pandapilot.storage import FileFacts, deterministic_path, storage_for
+from pandapilot.storage import FileFacts, deterministic_path, staged_path, storage_for
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class Transferred:
     endpoint: str
     surl: str
     facts: FileFacts
+    staged: bool = False  # beside its place, for the server to put it there
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Mover:
             message = f"{file.lfn} could not be copied to {url}: {error}"
             raise JobFailure(ErrorCode.STAGE_OUT_FAILED, message) from error
         logger.info("staged out %s to %s, %d bytes", file.lfn, url, facts.size_bytes)
-        return Transferred(lfn=file.lfn, guid=file.guid, endpoint=name, surl=url, facts=facts)
+        return Transferred(file.lfn, file.guid, name, surl=url, facts=facts, staged=bool(file.suffix))
 
     def _input_url(self, file: InputFile) -> str:
         name = file.endpoint or next(iter(self.queue.read_endpoints), "")
@@ -100,6 +101,8 @@ class Mover:
         endpoint = self.endpoints.get(name)
         if not endpoint or not endpoint.write_url:
             raise JobFailure(ErrorCode.NO_OUTPUT_STORAGE, f"{file.lfn}: endpoint {name!r} is unknown or not writable")
+        if file.suffix:
+            return name, endpoint.write_url + "/" + quote(staged_path(file.scope, file.lfn, file.suffix))
         return name, _file_url(endpoint.write_url, file.scope, file.lfn)
 
     def _twice(self, work: Callable[[], Result]) -> Result:

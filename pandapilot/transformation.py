@@ -36,9 +36,10 @@ class Fetcher:
         """Return the words by which the payload is started; no shell ever sees them."""
         if not job.transformation:
             raise JobFailure(ErrorCode.GENERAL, "the job has no transformation")
-        return [self._program(job.transformation, directory, environment), *_arguments(job.parameters)]
+        return [self._program(job, directory, environment), *_arguments(job.parameters)]
 
-    def _program(self, transformation: str, directory: Path, environment: Mapping[str, str]) -> str:
+    def _program(self, job: Job, directory: Path, environment: Mapping[str, str]) -> str:
+        transformation = job.transformation
         is_url = transformation.startswith(("https://", "http://"))
         name = unquote(urlsplit(transformation).path).rsplit("/", 1)[-1] if is_url else transformation
         if is_url and (problem := name_problem(name)):
@@ -47,17 +48,18 @@ class Fetcher:
         if "/" not in name and is_regular(path):
             logger.info("transformation %s is already in the job's directory", name)
         elif is_url:
-            self._download(transformation, path)
+            self._download(job, path)
         else:
             return find_program(name, environment)
         _make_executable(path)
         return f"./{name}"
 
-    def _download(self, url: str, path: Path) -> None:
+    def _download(self, job: Job, path: Path) -> None:
+        url = job.transformation
         for left in reversed(range(TRIES)):
             try:
                 with create(path) as target:
-                    self.server.download(url, target, self.tick)
+                    self.server.download(url, target, self.tick, job=job)
                 logger.info("downloaded transformation %s", url)
                 return
             except (ServerUnreachable, ServerRefused, OSError) as error:

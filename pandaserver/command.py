@@ -18,7 +18,9 @@ from pandaserver.app import Installation, PandaServer, create_app, read_installa
 from pandaserver.config import Config, is_dn
 from pandaserver.deploy import command as deploy
 from pandaserver.errors import ConfigError, NotFound, PandaError
-from pandaserver.taskbuffer import migrate, users
+from pandaserver.externalinterface import sites_command
+from pandaserver.externalinterface.sites import load_topology
+from pandaserver.taskbuffer import migrate, sources, topology, users
 from pandaserver.taskbuffer.clock import utc_now
 from pandaserver.taskbuffer.database import Connection, Database
 from pandaserver.web.gunicorn_conf import EmbeddedServer, EmbeddedSettings, check_files
@@ -57,9 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 0 fine, 1 what was asked failed, 2 wrong usage."""
     options = _parser().parse_args(arguments)
     try:
-        if options.run == deploy.run:  # it makes the configuration that all others read
-            return deploy.run(options)
-        installation = read_installation(configuration.config_path(options.config))
+        if options.run in (deploy.run, sites_command.run):  # what they are about need not be good yet
+            return int(options.run(options))
+        installation = read_installation(configuration.config_path(options.config), strict=options.run == _check)
         return int(options.run(installation, options) or 0)
     except PandaError as error:
         print(f"panda-server: {error.message}", file=sys.stderr)
@@ -97,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", parents=[common], help="check configuration, certificates and database")
     check.add_argument("--json", action="store_true")
     check.set_defaults(run=_check)
+    sites = commands.add_parser("sites", help="check the sites file, import queue data, say what is wrong")
+    sites_command.add_arguments(sites)
+    sites.set_defaults(run=sites_command.run)
     install = commands.add_parser("install", help="put everything in place for Apache, and say what is wrong")
     deploy.add_arguments(install)
     install.set_defaults(run=deploy.run)
@@ -119,7 +124,10 @@ def _start(installation: Installation, options: argparse.Namespace) -> None:
 
         return act_on_all
 
-    migrate.check_current(Database(config.database.write))
+    database = Database(config.database.write)
+    migrate.check_current(database)
+    if not database.read(topology.load).queues:
+        load_topology(config.grid.sites)  # without it there is nothing to go on with: say so before the workers do
     EmbeddedServer(
         replace(
             _embedded(config, options.pid_file),
@@ -138,8 +146,7 @@ def _work(installation: Installation, _options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: told_to_stop.set())
     worker = create_app(installation)
-    worker.pool.start()
-    worker.duties.start()
+    worker.start_work()
     log.info("working")
     told_to_stop.wait()
     worker.stop()
@@ -225,6 +232,7 @@ def _check(installation: Installation, options: argparse.Namespace) -> int:
     trials: dict[str, Callable[[], object]] = {
         "certificates": lambda: check_files(_embedded(config)),
         "database": lambda: migrate.check_current(Database(config.database.write)),
+        "queues": lambda: _check_sources(Database(config.database.write)),
     }
     for name, trial in trials.items():
         try:
@@ -234,6 +242,14 @@ def _check(installation: Installation, options: argparse.Namespace) -> int:
             findings[name] = str(error)
     print(json.dumps(findings) if options.json else "\n".join(f"{n:14} {text}" for n, text in findings.items()))
     return 0 if set(findings.values()) == {"good"} else 1
+
+
+def _check_sources(database: Database) -> None:
+    """Say what running servers found wrong with the descriptions of queues."""
+    migrate.check_current(database)
+    problems = [f"{state.place}: {state.problem}" for state in database.read(sources.states) if state.problem]
+    if problems:
+        raise ConfigError("; ".join(problems))
 
 
 if __name__ == "__main__":

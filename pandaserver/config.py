@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import configparser
-import math
 import os
 import re
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from pandaserver.config_rucio import RucioSection, check_rucio
 from pandaserver.errors import ConfigError
+from pandaserver.ini import LARGEST, URL, build, read_ini
 
 DEFAULT_FILE = Path("/etc/panda/panda_server.cfg")
 
 _THIS_MACHINE = ("127.0.0.1", "0.0.0.0", "::")  # told apart, not listened on  # nosec B104
-
-T = TypeVar("T")
 
 
 class LogLevel(StrEnum):
@@ -81,12 +76,14 @@ class IdentitySection:
 
 @dataclass(frozen=True, kw_only=True)
 class LimitsSection:
-    """How much one DN may ask for, in each process."""
+    """How much one DN, or one address without a certificate, may ask for, in each process."""
 
     user_rate: float | None = 100
     user_burst: int = 5000
     pilot_rate: float | None = None
     pilot_burst: int = 10000
+    anonymous_rate: float | None = 200
+    anonymous_burst: int = 20000
     jobs_per_submission: int = 5000
     sandbox_mb_per_day: int | None = 10240
 
@@ -97,6 +94,14 @@ class CacheSection:
 
     directory: Path
     max_upload_mb: int = 768
+    public: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretsSection:
+    """Secrets that users leave for their jobs."""
+
+    key_file: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,18 +127,38 @@ class BackgroundSection:
 
 @dataclass(frozen=True, kw_only=True)
 class DDMSection:
-    """The data management system; its callbacks show this certificate (the host's where empty)."""
+    """The data management system, and what it shows to this server with its callbacks and to storage."""
 
     backend: str = "local"
     callback_cert: Path | None = None
     callback_key: Path | None = None
+    storage_cert: Path | None = None
+    storage_key: Path | None = None
+    storage_ca_dir: Path | None = None
+    poll_period_s: float = 45
+    dispatch_kept_s: float = 259200
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotificationSection:
+    """Mail to users whose jobs have ended; none where no host is named."""
+
+    smtp_host: str = ""
+    smtp_port: int = 25
+    starttls: bool = True
+    sender: str = ""
+    domain: str = ""
+    monitor: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridSection:
-    """Where the grid is described."""
+    """Where the grid is described: a file of our own, and queue and storage data as CRIC publishes them."""
 
     sites: Path
+    cric: str = ""
+    cric_endpoints: str = ""
+    cric_period_s: float = 600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +183,33 @@ _OR_ZERO = {"zero": True}  # zero has a meaning of its own
 
 
 @dataclass(frozen=True, kw_only=True)
+class BrokerageSection:
+    """How queues are chosen, and when jobs that wait are sent elsewhere; `allow` and `deny` are lines `QUEUES DN`."""
+
+    seed: str = ""
+    spread: float = field(default=0.1, metadata=_OR_ZERO)
+    finalists: int = 2
+    much_worse: float = 2.0
+    tier1_bonus: float = 2.0
+    tier1_inputs: int = field(default=4, metadata=_OR_ZERO)
+    tier1_input_mb: int = field(default=500, metadata=_OR_ZERO)
+    tier1_only_inputs: int | None = 20
+    tier1_only_priority: int | None = 950
+    pilots_within_s: float | None = 10800
+    silent_jobs: int = field(default=10, metadata=_OR_ZERO)
+    free_min_mb: int = field(default=1000, metadata=_OR_ZERO)
+    free_per_job_mb: int = field(default=250, metadata=_OR_ZERO)
+    backlog_mb: int = 100_000
+    bunch_jobs: int = 20
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    rebroker_period_s: float = 300
+    rebroker_most: int | None = 500
+    overshoot_ratio: float | None = 3.0
+    overshoot_after_s: float = field(default=3600, metadata=_OR_ZERO)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArchiveSection:
     """When ended jobs move into the archive, and how long they stay there."""
 
@@ -176,13 +228,17 @@ class Config:
     identity: IdentitySection
     limits: LimitsSection
     cache: CacheSection
+    secrets: SecretsSection
     dispatch: DispatchSection
     background: BackgroundSection
     ddm: DDMSection
+    rucio: RucioSection
+    notification: NotificationSection
     grid: GridSection
     retry: RetrySection
     priority: PrioritySection
     archive: ArchiveSection
+    brokerage: BrokerageSection
     shares: dict[str, str] = field(default_factory=dict)  # name -> weight and patterns, as model.share reads them
     timeouts: dict[str, int] = field(default_factory=dict)  # state.subject -> seconds, where not the built-in ones
 
@@ -193,13 +249,17 @@ SECTIONS: dict[str, type[Any]] = {
     "identity": IdentitySection,
     "limits": LimitsSection,
     "cache": CacheSection,
+    "secrets": SecretsSection,
     "dispatch": DispatchSection,
     "background": BackgroundSection,
     "ddm": DDMSection,
+    "rucio": RucioSection,
+    "notification": NotificationSection,
     "grid": GridSection,
     "retry": RetrySection,
     "priority": PrioritySection,
     "archive": ArchiveSection,
+    "brokerage": BrokerageSection,
 }
 _FREE_SECTIONS = ("shares", "timeouts")  # whose keys are not fixed
 
@@ -229,76 +289,20 @@ def load(path: Path) -> Config:
     _check_database(parts["database"], f"{path} [database]")
     _check_dns(parts["identity"], f"{path} [identity]")
     _check_submission(parts["limits"], f"{path} [limits]")
+    _check_notification(parts["notification"], f"{path} [notification]")
     database: DatabaseSection = parts["database"]
     urls = {name: _beside(url, path.parent) for name, url in vars(database).items()}
     parts["database"] = DatabaseSection(**urls)
     _check_parked(parts["dispatch"], parts["server"], f"{path} [dispatch]")
+    check_rucio(parts["rucio"], f"{path} [rucio]", used=parts["ddm"].backend == "rucio")
     _check_batch(parts["archive"], f"{path} [archive]")
+    _check_access(parts["brokerage"], f"{path} [brokerage]")
+    _check_cric(parts["grid"], f"{path} [grid]")
     shares, seconds = (dict(parser[name]) if name in parser else {} for name in _FREE_SECTIONS)
     return Config(**parts, shares=shares, timeouts=_seconds(seconds, f"{path} [timeouts]"))
 
 
-def read_ini(path: Path) -> configparser.ConfigParser:
-    """Read an INI file as it stands: names keep their case, nothing is interpolated."""
-    parser = configparser.ConfigParser(interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    try:
-        with path.open(encoding="utf-8") as file:
-            parser.read_file(file)
-    except (OSError, configparser.Error, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read configuration {path}: {error}", field="config", value=path) from error
-    return parser
-
-
-def build(kind: type[T], values: Mapping[str, str], *, where: str, base: Path, **given: Any) -> T:
-    """Fill a section's dataclass from its text values; relative paths are below `base`."""
-    hints = typing.get_type_hints(kind)
-    allowed = {f.name: f for f in fields(kind) if f.name not in given}  # type: ignore[arg-type]
-    unknown = set(values) - set(allowed)
-    if unknown:
-        text = f"{where}: unknown key {min(unknown)}; known are {', '.join(allowed)}"
-        raise ConfigError(text, field=min(unknown))
-    needed = [n for n, f in allowed.items() if f.default is MISSING and f.default_factory is MISSING]
-    absent = [name for name in needed if name not in values]
-    if absent:
-        raise ConfigError(f"{where}: key {absent[0]} is missing", field=absent[0])
-    told = {name: _value(text, hints[name], f"{where} {name}", base) for name, text in values.items()}
-    return kind(**told, **given)
-
-
-_TRUE, _FALSE = {"yes", "true", "on", "1"}, {"no", "false", "off", "0"}
-_LARGEST = 1_000_000_000
-URL = re.compile(r"[a-z][a-z0-9+]*://\S{1,1000}")
-
-
-def _value(text: str, hint: Any, where: str, base: Path) -> Any:
-    if isinstance(hint, types.UnionType):
-        if not text:
-            return None
-        hint = next(part for part in typing.get_args(hint) if part is not type(None))
-    if hint is Path:
-        if not text:
-            raise ConfigError(f"{where} is empty: name a file or directory", field=where)
-        return base / text
-    if typing.get_origin(hint) is tuple:
-        return tuple(line.strip() for line in text.splitlines() if line.strip())
-    if hint is bool:
-        if text.lower() not in _TRUE | _FALSE:
-            raise ConfigError(f"{where} = {text!r}: say yes or no", field=where, value=text)
-        return text.lower() in _TRUE
-    try:
-        return _in_range(hint(text))
-    except ValueError as error:
-        raise ConfigError(f"{where} = {text!r} is not acceptable: {error}", field=where, value=text) from error
-
-
-def _in_range(value: Any) -> Any:
-    """No number of the configuration is negative, and the largest are times and sizes."""
-    if isinstance(value, int | float) and not (math.isfinite(value) and 0 <= value <= _LARGEST):
-        raise ValueError(f"a number from 0 to {_LARGEST} is expected")
-    return value
-
-
+MAIL_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9]([A-Za-z0-9.-]{0,180}[A-Za-z0-9])?")
 _MAX_PORT = 65535
 
 
@@ -307,8 +311,8 @@ def _check_numbers(section: Any, where: str) -> None:
     numbers = {k: v for k, v in vars(section).items() if isinstance(v, int | float) and not isinstance(v, bool)}
     or_zero = {f.name for f in fields(section) if f.metadata == _OR_ZERO}
     for key, value in numbers.items():
-        if (value <= 0 and not (value == 0 and key in or_zero)) or (key == "port" and value > _MAX_PORT):
-            rule = f"a port from 1 to {_MAX_PORT}" if key == "port" else "a number above 0"
+        if (value <= 0 and not (value == 0 and key in or_zero)) or (key.endswith("port") and value > _MAX_PORT):
+            rule = f"a port from 1 to {_MAX_PORT}" if key.endswith("port") else "a number above 0"
             raise ConfigError(f"{where} {key} = {value}: {rule} is expected", field=key, value=value)
 
 
@@ -340,6 +344,16 @@ def _check_dns(identity: IdentitySection, where: str) -> None:
                 raise ConfigError(text, field=key, value=entry)
 
 
+def _check_notification(notification: NotificationSection, where: str) -> None:
+    """Nobody takes mail that comes from nowhere."""
+    if notification.smtp_host and not MAIL_ADDRESS.fullmatch(notification.sender):
+        text = f"{where} sender = {notification.sender!r}: an address is expected, such as panda@example.org"
+        raise ConfigError(text, field="sender", value=notification.sender)
+    if notification.domain and not MAIL_ADDRESS.fullmatch(f"somebody@{notification.domain}"):
+        text = f"{where} domain = {notification.domain!r}: the part of addresses behind the @ is expected"
+        raise ConfigError(text, field="domain", value=notification.domain)
+
+
 _MOST_JOBS = 5000
 
 
@@ -368,11 +382,31 @@ def _check_batch(archive: ArchiveSection, where: str) -> None:
         raise ConfigError(text, field="batch", value=archive.batch)
 
 
+def _check_cric(grid: GridSection, where: str) -> None:
+    """What decides where jobs run comes from a file of this host or over a verified connection."""
+    for key in ("cric", "cric_endpoints"):
+        place = getattr(grid, key)
+        if place and not (place.startswith("/") or (place.startswith("https://") and URL.fullmatch(place))):
+            said = f"{where} {key} = {place!r}: the full path of a file or an https URL is expected"
+            raise ConfigError(said, field=key, value=place)
+    if grid.cric_endpoints and not grid.cric:
+        raise ConfigError(f"{where} cric_endpoints: it belongs to cric, which is empty", field="cric_endpoints")
+
+
+def _check_access(brokerage: BrokerageSection, where: str) -> None:
+    """A pattern of queues that stood alone would be about nobody."""
+    for key in ("allow", "deny"):
+        for line in getattr(brokerage, key):
+            if len(line.split(None, 1)) < 2:
+                text = f"{where} {key}: {line!r} names no user; say QUEUES DN, both may have * and ? and [abc]"
+                raise ConfigError(text, field=key, value=line)
+
+
 def _seconds(overrides: dict[str, str], where: str) -> dict[str, int]:
     """Read `state.subject = seconds` lines."""
     for name, text in overrides.items():
-        if not re.fullmatch(r"[0-9]{1,10}", text) or not 0 < int(text) <= _LARGEST:
-            rule = f"whole seconds, from 1 to {_LARGEST}"
+        if not re.fullmatch(r"[0-9]{1,10}", text) or not 0 < int(text) <= LARGEST:
+            rule = f"whole seconds, from 1 to {LARGEST}"
             raise ConfigError(f"{where} {name} = {text!r}: {rule}", field=name, value=text)
     return {name: int(text) for name, text in overrides.items()}
 

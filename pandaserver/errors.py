@@ -73,6 +73,10 @@ class DDMFatal(DDMError):
     """Another try will not help: the data is not what it should be."""
 
 
+class DDMUnknown(DDMFatal):
+    """The data management system has no such file, dataset or endpoint."""
+
+
 def shorten(text: str, length: int = 120) -> str:
     """Cut text for a message, telling that it was cut, with control characters made visible."""
     shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[: length + 1])

@@ -7,7 +7,7 @@ import sys
 from pandaserver import config, log
 from pandaserver.app import create_app, read_installation
 
-_installation = read_installation(config.config_path())
+_installation = read_installation(config.config_path(), strict=False)
 log.set_up(_installation.config.server.log_level, _installation.config.server.log_file)
 _server = create_app(_installation)
 _server.start()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import conformance_table
 import factories
 import pymysql
 import pytest
@@ -86,6 +87,14 @@ def fail_if_skipped(report: Any, config: pytest.Config) -> Any:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if terminalreporter.config.getoption("markexpr") == "conformance":
+        told = {o: terminalreporter.getreports(o) for o in ("passed", "failed", "error")}
+        for line in conformance_table.lines((r.nodeid, outcome) for outcome, some in told.items() for r in some):
+            terminalreporter.write_line(line)
+    for reports in (terminalreporter.stats.get(outcome, []) for outcome in ("passed", "failed")):
+        for name, table in (told for report in reports for told in getattr(report, "user_properties", ())):
+            if name == "table":  # what a test has to show
+                terminalreporter.write_line(f"\n{table}\n")
     started = os.environ.get("PANDA_TEST_STARTED")
     if started:
         terminalreporter.write_line(
@@ -100,6 +109,16 @@ def pick_free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+@pytest.fixture(autouse=True)
+def _umask_stays() -> Iterator[None]:
+    """A test that left another umask would break others, far away: servers of theirs could not read their files."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    after = os.umask(before)
+    assert after == before, f"the umask was {before:#o} before this test and is {after:#o}"
 
 
 @pytest.fixture
@@ -243,7 +262,8 @@ def prepare_mariadb(directory: Path, *, installer: str) -> MariaDB:
         for path in (directory, *directory.iterdir()):
             os.chown(path, owner.pw_uid, owner.pw_gid)
     command = [installer, "--no-defaults", *as_user_mysql(), f"--datadir={directory}/data", "--skip-test-db"]
-    command.append("--auth-root-authentication-method=normal")
+    # A folder of its own: each server empties its temporary folder when it starts, those of others in there too.
+    command += ["--auth-root-authentication-method=normal", f"--tmpdir={directory}/tmp"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         pytest.fail(f"mariadb-install-db failed:\n{done.stdout}{done.stderr}", pytrace=False)
@@ -334,6 +354,15 @@ def grid(tmp_path: Path, pki: factories.Pki, prepared_url: str) -> Iterator[fact
     made = factories.make_grid(tmp_path / "grid", pki, prepared_url)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def rucio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real Rucio for this run, whose daemons work when a test says so."""
+    import private_rucio  # here, since it takes its time
+
+    with private_rucio.running(tmp_path_factory.mktemp("rucio") / "home") as running:
+        yield running
 
 
 @pytest.fixture

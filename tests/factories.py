@@ -19,7 +19,7 @@ from flask.testing import FlaskClient
 
 from pandaserver.app import PandaServer, create_app, read_installation
 from pandaserver.dataservice.ddm import storage
-from pandaserver.model.file import NewFile, Replica
+from pandaserver.model.file import NewFile, Replica, staged_name
 from pandaserver.model.grid import Queue, QueueStatus
 from pandaserver.model.job import Job, NewJob
 from pandaserver.model.states import JobState
@@ -75,6 +75,7 @@ vomsdir = {pki}/vomsdir
 
 [limits]
 user_rate =
+anonymous_rate =
 
 [cache]
 directory = {root}/cache
@@ -88,6 +89,10 @@ recheck_period_s = 1
 [ddm]
 callback_cert = {pki}/ddm.pem
 callback_key = {pki}/ddm.pem
+
+[brokerage]
+spread = 0
+silent_jobs = 0
 
 [grid]
 sites = {root}/sites.cfg
@@ -219,13 +224,20 @@ class Grid:
         known = {"jobId": job["PandaID"], "attemptNr": job["attemptNr"], "jobToken": job.get("jobToken")}
         return dict(self.call("pilot", "updateJob", **(known | {"state": state} | told)))
 
-    def store(self, endpoint: str, scope: str, lfn: str, content: bytes = b"some bytes") -> dict[str, Any]:
+    def store(
+        self, endpoint: str, scope: str, lfn: str, content: bytes = b"some bytes", *, suffix: str = ""
+    ) -> dict[str, Any]:
         """Put a file at an endpoint, as a pilot does; give what the pilot would report."""
-        path = storage.file_path(self.server.installation.topology.endpoints[endpoint], scope, lfn)
+        path = self.place(endpoint, scope, lfn, suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         facts = {"guid": str(uuid.uuid4()), "fsize": len(content), "adler32": f"{zlib.adler32(content):08x}"}
-        return facts | {"surl": f"file://{path}", "endpoint": endpoint}
+        return facts | {"surl": f"file://{path}", "endpoint": endpoint} | ({"staged": True} if suffix else {})
+
+    def place(self, endpoint: str, scope: str, lfn: str, suffix: str = "") -> Path:
+        """Where a file is at an endpoint, or waits beside its place."""
+        path = storage.file_path(self.server.installation.topology.endpoints[endpoint], scope, lfn)
+        return path.with_name(staged_name(lfn, suffix)) if suffix else path
 
     def register(self, dataset: str, endpoint: str, *lfns: str) -> None:
         """Put files at an endpoint and into the catalogue."""
@@ -238,16 +250,24 @@ class Grid:
             )  # fmt: skip
             self.server.rooms.data.ddm.register({dataset: [replica]})
 
+    def store_all(self, job: dict[str, Any], content: str = "made {lfn}") -> dict[str, dict[str, Any]]:
+        """Store the outputs and the log of a job where its pilot should; give what it would report."""
+        scopes = [*filter(None, job["scopeOut"].split(",")), job["scopeLog"]]
+        names = zip(scopes, job["outFiles"].split(","), strict=True)
+        endpoint, suffix = job["ddmEndPointOut"].split(",")[0], job.get("outSuffix", "")
+        return {
+            lfn: self.store(endpoint, scope, lfn, content.format(lfn=lfn).encode(), suffix=suffix)
+            for scope, lfn in names
+        }
+
     def run_job(self, job: dict[str, Any], *, outcome: str = "finished", **told: Any) -> dict[str, Any]:
         """Be a good pilot: run a job that was got, store its outputs and log, report."""
         if self.state(job["PandaID"]) == "sent":
             self.update(job, "starting")
         self.update(job, "running")
-        made = job["outFiles"].split(",")
-        scopes = [*filter(None, job["scopeOut"].split(",")), job["scopeLog"]]
-        pairs = [(s, f) for s, f in zip(scopes, made, strict=True) if outcome == "finished" or f == job["logFile"]]
-        endpoint = job["ddmEndPointOut"].split(",")[0]
-        stored = {lfn: self.store(endpoint, scope, lfn, f"made {lfn}".encode()) for scope, lfn in pairs}
+        stored = self.store_all(job)
+        if outcome != "finished":
+            stored = {job["logFile"]: stored[job["logFile"]]}
         return self.update(job, outcome, xml=json.dumps(stored), pilotTiming="1|2|3|4|5", **told)
 
     def close(self) -> None:

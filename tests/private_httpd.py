@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -19,9 +18,12 @@ from typing import Any
 
 import factories
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmark import apache
+from benchmark.apache import ROOT as ROOT
+from benchmark.apache import USER as USER
+from benchmark.apache import Apache, Ports, give_to_server
+
 SERVER_PANDA = "/server/panda"
-USER = "www-data" if os.geteuid() == 0 else Path.home().owner()
 PATIENCE_S = 60.0
 CURL = ("curl", "-sS", "-q", "--noproxy", "*", "-m", "60", "-w", "\n%{http_code}")
 
@@ -71,11 +73,11 @@ class Httpd(Front):
 
     root: Path
     plain_port: int
-    monitor_port: int
+    monitor_port: int | None
 
     @property
-    def conf(self) -> Path:
-        return self.root / "etc/panda/httpd.conf"
+    def apache(self) -> Apache:
+        return Apache(self.root)
 
     @property
     def plain(self) -> str:
@@ -83,9 +85,7 @@ class Httpd(Front):
 
     def control(self, action: str, *more: str) -> None:
         """Start, stop or reload it, as apachectl would."""
-        binary = shutil.which("apache2", path=f"{os.environ['PATH']}:/usr/sbin") or shutil.which("httpd")
-        assert binary, "Apache is not installed: tools/test installs it"
-        subprocess.run([binary, "-f", str(self.conf), *more, "-k", action], check=True, capture_output=True)
+        subprocess.run(self.apache.command(action, *more), check=True, capture_output=True)
 
     def start(self, *more: str) -> None:
         self.control("start", *more)
@@ -100,26 +100,14 @@ class Httpd(Front):
         wait_until(lambda: self.curl(f"{SERVER_PANDA}/isAlive").status == 200, "Apache answers", log=self.log)
 
     def pid(self) -> int:
-        return int((self.root / "run/apache2/httpd.pid").read_text())
-
-    def processes(self) -> dict[int, str]:
-        """All processes of this Apache with what they are called, the parent among them."""
-        found = {}
-        for place in Path("/proc").iterdir():
-            if place.name.isdigit():
-                with contextlib.suppress(OSError):
-                    words = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    if str(self.conf) in words and "apache2" in (place / "comm").read_text():
-                        found[int(place.name)] = words
-        return found
+        return self.apache.pid()
 
     def daemons(self) -> list[int]:
-        """The processes in which PanDA's application lives."""
-        return sorted(pid for pid, words in self.processes().items() if words.startswith("(wsgi:panda)"))
+        return self.apache.daemons()
 
     def kill_all(self) -> None:
         """What a power cut or an angry operator does."""
-        found = self.processes()
+        found = self.apache.processes()
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -127,8 +115,7 @@ class Httpd(Front):
         (self.root / "run/apache2/httpd.pid").unlink(missing_ok=True)
 
     def log(self) -> str:
-        logs = sorted((self.root / "var/log/apache2").glob("*error.log"))
-        return "\n".join(path.read_text(errors="replace")[-3000:] for path in logs)
+        return self.apache.log()
 
     def access_log(self) -> str:
         return (self.root / "var/log/apache2/panda-access.log").read_text()
@@ -179,20 +166,6 @@ def wait_until(good: Any, what: str, *, log: Any = None) -> None:
         time.sleep(0.05)
 
 
-def give_to_server(path: Path) -> None:
-    """Let the server's user own a folder and all below it."""
-    if os.geteuid() == 0:
-        for each in (path, *path.rglob("*")):
-            shutil.chown(each, USER, USER)
-
-
-@dataclass(frozen=True)
-class Ports:
-    tls: int
-    plain: int
-    monitor: int
-
-
 def prepare(root: Path, pki: factories.Pki, database_url: str, ports: Ports) -> Httpd:
     """Put everything in place as an operator does: configuration, tables, `panda-server install`."""
     own = root / "etc/panda"
@@ -212,20 +185,12 @@ def prepare(root: Path, pki: factories.Pki, database_url: str, ports: Ports) -> 
 
 
 def install_options(root: Path, ports: Ports) -> list[str]:
-    told = {
-        "prefix": root, "layout": "debian", "user": USER, "group": USER, "address": "127.0.0.1",
-        "tls-port": ports.tls, "plain-port": ports.plain, "monitor-port": ports.monitor,
-        "host-cert": root / "pki/hostcert.pem", "host-key": root / "pki/hostkey.pem",
-        "ca-dir": root / "pki/certificates",
-    }  # fmt: skip
-    return [word for name, value in told.items() for word in (f"--{name}", str(value))]
+    return apache.install_options(root, ports, root / "pki")
 
 
 def command(root: Path, *words: str, expect: int = 0) -> str:
     """Run panda-server of this tree."""
-    run = [sys.executable, "-W", "error", "-m", "pandaserver.command", *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(run, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    done = apache.panda_server(root, *words)
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout
 

@@ -103,23 +103,36 @@ none yet\
 </dl>
 </section>
 
-<section class="panel">
-<h2>Why here</h2>
-% if reasons:
-<div class="scroll">
+<section class="panel" id="why">
+<h2>${'Why nowhere' if last_round and not last_round.queue else 'Why here'}</h2>
+% if last_round:
+% if last_round.advice:
+<p class="remedy"><span class="dim">What would help:</span> ${last_round.advice}.</p>
+% endif
+<div class="scroll" tabindex="0" role="region" aria-label="What was said of each site">
 <table>
 <caption class="hidden">What the brokerage said of each site</caption>
-<thead><tr><th scope="col">Site</th><th scope="col">Verdict</th><th scope="col">Reason</th><th scope="col" class="n">Weight</th></tr></thead>
+<thead><tr><th scope="col">Site</th><th scope="col">Verdict</th><th scope="col">Because of</th><th scope="col">Reason</th><th scope="col" class="n">Weight</th></tr></thead>
 <tbody>
-% for one in reasons:
-<tr class="v-${one.verdict}"><td><a href="${query.link('/sites/' + one.site)}">${one.site}</a></td><td class="verdict">${icon({'chosen': 'good', 'rejected': 'cancelled'}.get(one.verdict, 'defined'))}${one.verdict}</td><td class="why">${one.reason}</td><td class="n">${f'{one.weight:.3g}' if one.weight is not None else '–'}</td></tr>
+% for one in verdicts:
+<tr class="v-${one.said.verdict}"><td>\
+% for name in one.sites[:6]:
+${'' if loop.first else ', '}<a href="${query.link('/sites/' + name)}">${name}</a>\
+% endfor
+% if len(one.sites) > 6:
+ and ${len(one.sites) - 6} more\
+% endif
+</td><td class="verdict">${icon({'chosen': 'good', 'rejected': 'cancelled'}.get(one.said.verdict, 'defined'))}${one.said.verdict}</td><td>${one.said.criterion or ('load and data' if one.said.weight is not None else '–')}</td><td class="why">${one.said.reason}</td><td class="n">${f'{one.said.weight:.3g}' if one.said.weight is not None else '–'}</td></tr>
 % endfor
 </tbody>
 </table>
 </div>
-<p class="dim">Said ${moment(reasons[0].at)}; a smaller weight is better.\
-% if older_reasons:
- ${len(older_reasons)} earlier words are in the JSON.\
+<p class="dim">Said ${moment(last_round.at)}; a smaller weight is better.\
+% if last_round.more:
+ ${last_round.more} more sites were possible.\
+% endif
+% if len(record.rounds) > 1:
+ ${len(record.rounds) - 1} earlier rounds are in the JSON.\
 % endif
 </p>
 % else:

@@ -53,6 +53,31 @@
 <p class="empty">No server has run yet.</p>
 % endif
 </section>
+% if sources:
+<section class="panel">
+<h2>Where queues are described</h2>
+% for one in sources:
+<h3>${source_names[one.name]} <span class="dim name">${one.place}</span></h3>
+<dl class="facts">
+<dt>Read</dt><dd>\
+% if one.read_at:
+${moment(one.read_at)} UTC\
+% else:
+never\
+% endif
+</dd>
+% if one.problem:
+<dt class="bad-word">${icon('bad')} Wrong</dt><dd>since ${moment(one.problem_at)} UTC; what was read before goes on to hold
+<pre class="said wrong" tabindex="0" aria-label="What is wrong">${one.problem}</pre></dd>
+% endif
+% if one.changed_at:
+<dt>Last change</dt><dd>${moment(one.changed_at)} UTC
+<pre class="said" tabindex="0" aria-label="What changed">${one.changes or ''}</pre></dd>
+% endif
+</dl>
+% endfor
+</section>
+% endif
 <section class="panel">
 <h2>This monitor</h2>
 <dl class="facts"><dt>Database</dt><dd class="name">${database}</dd><dt>Pages are kept</dt><dd>${duration(settings.cache_s)}, in ${settings.cache}</dd></dl>

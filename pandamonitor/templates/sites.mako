@@ -4,11 +4,15 @@
 <div class="scroll panel" tabindex="0" role="region" aria-label="Sites">
 <table class="wide">
 <caption class="hidden">Queues</caption>
-<thead><tr><th scope="col">Queue</th><th scope="col">Status</th><th scope="col">Cloud</th><th scope="col" class="n">Tier</th><th scope="col">Endpoint</th><th scope="col" class="n">Queued</th><th scope="col" class="n">With pilots</th><th scope="col" class="n">Finishing</th><th scope="col" class="n">Finished</th><th scope="col" class="n">Failed</th><th scope="col">Success</th><th scope="col" class="n">Pilots asked</th><th scope="col">Last seen</th><th scope="col" class="n">In</th><th scope="col" class="n">Out</th></tr></thead>
+<thead><tr><th scope="col">Queue</th><th scope="col">Status</th><th scope="col">Cloud, tier</th><th scope="col" class="n">Queued</th><th scope="col" class="n">With pilots</th><th scope="col" class="n">Finishing</th><th scope="col" class="n">Finished</th><th scope="col" class="n">Failed</th><th scope="col">Success</th><th scope="col" class="n">Pilots asked</th><th scope="col">Last seen</th><th scope="col" class="n">In</th><th scope="col" class="n">Out</th></tr></thead>
 <tbody>
 % for row in rows:
 <% name = row.queue.name %>\
-<tr><th scope="row"><a href="${query.link('/sites/' + name)}">${name}</a></th><td><span class="q-status q-${row.queue.status}">${row.queue.status}</span></td><td>${row.queue.cloud}</td><td class="n">${row.queue.tier}</td><td>${row.queue.endpoint}</td>
+<tr><th scope="row"><a href="${query.link('/sites/' + name)}">${name}</a></th><td class="switch"><span class="q-status q-${row.queue.status}">${row.queue.status}</span>\
+% if row.told:
+ <span class="dim">${row.standing.by_name}</span><span class="why" title="${row.standing.reason}">${row.standing.reason}</span>\
+% endif
+</td><td>${row.queue.cloud}, ${row.queue.tier}</td>
 ${parts.number(row.queued, query.link('/jobs', site=name, state=groups['queued']))}
 ${parts.number(row.with_pilot, query.link('/jobs', site=name, state=groups['with_pilot']), 'c-running')}
 ${parts.number(row.after_pilot, query.link('/jobs', site=name, state=groups['after_pilot']), 'c-transferring')}

@@ -16,6 +16,7 @@ from pandamonitor.tables import table_of
 from pandamonitor.text import duration, log_text, utc
 from pandamonitor.views.page import Monitor, Page, View
 from pandaserver.errors import NotFound
+from pandaserver.model.choice import REJECTED
 from pandaserver.model.file import File, FileType, Replica
 from pandaserver.model.job import Job
 from pandaserver.model.states import FINAL, WITH_PILOT, JobState
@@ -23,6 +24,7 @@ from pandaserver.model.timeouts import Timeout, timeout_of
 from pandaserver.taskbuffer import catalogue, records
 from pandaserver.taskbuffer import monitoring as reading
 from pandaserver.taskbuffer.jobs import HistoryRow, RecordedError
+from pandaserver.taskbuffer.reasons import RecordedReason, RecordedRound
 from pandaserver.taskbuffer.records import Record
 
 _FRESH_S = 5.0  # somebody looks at this one job and waits
@@ -87,6 +89,23 @@ def timeline(found: Sequence[Stay]) -> Markup:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What was said of some queues alike; of those that were possible each has a verdict of its own."""
+
+    sites: tuple[str, ...]
+    said: RecordedReason
+
+
+def verdicts(last: RecordedRound) -> list[Verdict]:
+    """Put queues together that were rejected for the same reason."""
+    alike: dict[object, list[RecordedReason]] = {}
+    for one in last.reasons:
+        mark = (one.criterion, one.reason) if one.verdict == REJECTED else one.site
+        alike.setdefault(mark, []).append(one)
+    return [Verdict(tuple(one.site for one in some), some[0]) for some in alike.values()]
+
+
+@dataclass(frozen=True)
 class Explained:
     """An error with its meaning."""
 
@@ -128,7 +147,6 @@ def build(monitor: Monitor, query: Query, *, job_id: int) -> Page:
     found = load(monitor, job_id)
     lengths = stays(found.record.history, monitor.clock())
     rule, left_s = _clock(found, monitor)
-    latest = found.record.reasons[-1].at if found.record.reasons else None
     values = {
         "record": found.record,
         "found": found,
@@ -136,8 +154,8 @@ def build(monitor: Monitor, query: Query, *, job_id: int) -> Page:
         "stays": lengths,
         "timeline": timeline(lengths),
         "errors": _explained(found),
-        "reasons": [r for r in found.record.reasons if r.at == latest],
-        "older_reasons": [r for r in found.record.reasons if r.at != latest],
+        "last_round": found.record.rounds[-1] if found.record.rounds else None,
+        "verdicts": verdicts(found.record.rounds[-1]) if found.record.rounds else [],
         "live": found.record.job.state in WITH_PILOT,
         "final": found.record.job.state in FINAL,
         "rule": rule,

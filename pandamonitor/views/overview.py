@@ -16,7 +16,7 @@ from pandamonitor.views import troubles
 from pandamonitor.views.page import DEFAULT_HOURS, Monitor, Page, View
 from pandaserver.model.job import Job
 from pandaserver.model.states import AFTER_PILOT, FINAL, QUEUED, WITH_PILOT, JobState
-from pandaserver.taskbuffer import activity, topology
+from pandaserver.taskbuffer import activity, sources, topology
 from pandaserver.taskbuffer import monitoring as reading
 from pandaserver.taskbuffer import monitoring_activity as happening
 from pandaserver.taskbuffer import monitoring_data as stored
@@ -74,6 +74,7 @@ def _read(connection: reading.Snapshot, now: datetime) -> _Read:
         work=happening.work_kinds(connection, now - troubles.LATE_AFTER),
         duties=happening.duty_states(connection),
         transfers=stored.count_transfers(connection, stored.TransferFilter(since=day)),
+        sources=sources.states(connection),
     )
     chosen = reading.JobFilter(states=(JobState.RUNNING, JobState.STARTING, JobState.SENT))
     return _Read(situation, reading.list_jobs(connection, chosen, sort="-changed", limit=_RUNNING_SHOWN))

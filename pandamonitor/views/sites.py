@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from markupsafe import Markup
@@ -14,13 +14,16 @@ from pandamonitor.query import Query
 from pandamonitor.tables import Table, table_of
 from pandamonitor.views.page import DEFAULT_HOURS, Monitor, Page, View
 from pandaserver.errors import NotFound
-from pandaserver.model.grid import Queue
+from pandaserver.model.grid import SOURCES, Queue
 from pandaserver.model.states import AFTER_PILOT, QUEUED, WITH_PILOT, JobState
-from pandaserver.taskbuffer import activity, topology
+from pandaserver.taskbuffer import activity, switches, topology
 from pandaserver.taskbuffer import monitoring as reading
 from pandaserver.taskbuffer import monitoring_activity as happening
 from pandaserver.taskbuffer import monitoring_data as stored
 from pandaserver.taskbuffer.activity import QueueActivity
+from pandaserver.taskbuffer.switches import Standing
+
+_HISTORY = 50
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,12 @@ class SiteRow:
     last_seen: datetime | None
     bytes_in: int
     bytes_out: int
+    standing: Standing | None = None
+
+    @property
+    def told(self) -> bool:
+        """Say whether an operator's word holds here, or nobody describes the queue any more."""
+        return self.standing is not None and bool(self.standing.switch or self.standing.removed_at)
 
     def number(self, *states: JobState) -> int:
         """Count jobs in some states."""
@@ -72,9 +81,12 @@ def _rows(connection: reading.Snapshot, now: datetime) -> list[SiteRow]:
     pilots = activity.since(connection, now - timedelta(days=7))
     today = activity.since(connection, day)
     moved = stored.count_transfers(connection, stored.TransferFilter(states=("done",), since=day))
-    queues = topology.load(connection).queues
+    queues, standings = topology.load(connection).queues, switches.standings(connection)
     return [
-        _row(queue, dict(states[name]), pilots.get(name), today.get(name), moved=moved)
+        replace(
+            _row(queue, dict(states[name]), pilots.get(name), today.get(name), moved=moved),
+            standing=standings.get(name),
+        )
         for name, queue in sorted(queues.items())
     ]
 
@@ -101,16 +113,18 @@ def _row(
 
 _COLUMNS = (
     "name", "site", "cloud", "tier", "status", "endpoint", "queued", "with_pilot", "after_pilot", "finished", "failed",
-    "requests", "jobs_given", "updates", "last_seen", "bytes_in", "bytes_out",
+    "requests", "jobs_given", "updates", "last_seen", "bytes_in", "bytes_out", "set_by", "set_at",
+    "set_until", "reason",
 )  # fmt: skip
 
 
 def _plain(row: SiteRow) -> list[object]:
-    queue = row.queue
+    queue, told = row.queue, row.standing
+    said = (told.by_name, told.since, told.until, told.reason) if told else (None, None, None, None)
     return [
         queue.name, queue.site, queue.cloud, queue.tier, queue.status, queue.endpoint, row.queued, row.with_pilot,
         row.after_pilot, row.number(JobState.FINISHED), row.number(JobState.FAILED), row.requests, row.given,
-        row.updates, row.last_seen, row.bytes_in, row.bytes_out,
+        row.updates, row.last_seen, row.bytes_in, row.bytes_out, *said,
     ]  # fmt: skip
 
 
@@ -143,13 +157,16 @@ def build_one(monitor: Monitor, query: Query, *, name: str) -> Page:
     hours = monitor.database.read(lambda c: happening.pilot_hours(c, name, day))
     nodes = monitor.database.read(lambda c: happening.nodes(c, name, day))
     data = {"site": dict(zip(_COLUMNS, _plain(row), strict=True)), "queue": row.queue, "pilots": hours, "nodes": nodes}
-    data |= {"states": {str(s): n for s, n in row.states.items()}}
+    history = monitor.database.read(lambda c: switches.history(c, name, _HISTORY))
+    data |= {"states": {str(s): n for s, n in row.states.items()}, "history": history}
     values = {
         "row": row,
         "queue": row.queue,
         "endpoint": endpoint,
         "chart": _pilot_chart(hours, now),
         "nodes": nodes,
+        "history": history,
+        "source_names": SOURCES,
         "hours": DEFAULT_HOURS,
         "states": [s for s in JobState if row.states.get(s)],
         **_WORDS,

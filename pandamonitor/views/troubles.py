@@ -11,7 +11,7 @@ from pandamonitor.meanings import meaning
 from pandamonitor.query import NO_SITE, Query
 from pandamonitor.text import count, duration
 from pandaserver.model.codes import ErrorFamily
-from pandaserver.model.grid import Queue, QueueStatus
+from pandaserver.model.grid import SOURCES, Queue, QueueStatus
 from pandaserver.model.states import WITH_PILOT, JobState
 from pandaserver.taskbuffer.activity import QueueActivity
 from pandaserver.taskbuffer.monitoring_activity import (
@@ -24,6 +24,7 @@ from pandaserver.taskbuffer.monitoring_activity import (
     WorkKind,
 )
 from pandaserver.taskbuffer.monitoring_data import TransferCount
+from pandaserver.taskbuffer.sources import SourceState
 
 RECENT_H = 3  # failures older than this are history
 NO_PILOT_AFTER = timedelta(minutes=30)
@@ -59,11 +60,13 @@ class Situation:
     work: Sequence[WorkKind]
     duties: Sequence[DutyState]
     transfers: Sequence[TransferCount]
+    sources: Sequence[SourceState] = ()
 
 
 def find(found: Situation, query: Query) -> list[Trouble]:
     """Apply all rules; the bad comes before the doubtful."""
-    rules = (_dead_server, _failing_sites, _failures, _unserved, _without_word, _stuck, _copies, _homeless, _waiting)
+    servers = (_dead_server, _wrong_sources, _stuck)
+    rules = (*servers, _failing_sites, _failures, _unserved, _without_word, _copies, _homeless, _waiting)
     troubles = [trouble for rule in rules for trouble in rule(found, query)]
     return sorted(troubles, key=lambda t: t.level != "bad")
 
@@ -75,6 +78,13 @@ def _dead_server(found: Situation, query: Query) -> Iterator[Trouble]:
             text = f"No server does the duty “{duty.name}”"
             late = duration((found.now - duty.next_run_at).total_seconds())
             yield Trouble("bad", text, f"it is late by {late}: is a server running?", query.link("/server"))
+
+
+def _wrong_sources(found: Situation, query: Query) -> Iterator[Trouble]:
+    for one in found.sources:
+        if one.problem:
+            text = f"The {SOURCES[one.name]} {one.place} is wrong, what it said before goes on to hold"
+            yield Trouble("warning", text, one.problem.splitlines()[0], query.link("/server"))
 
 
 def _failing_sites(found: Situation, query: Query) -> Iterator[Trouble]:

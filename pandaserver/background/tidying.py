@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from pandaserver.background.duties import Duty
 from pandaserver.dataservice.service import CLOSE, ask_for_datasets
-from pandaserver.taskbuffer import datasets, lanes
+from pandaserver.taskbuffer import datasets, lanes, links
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.database import Connection
 
@@ -14,6 +14,7 @@ _AT_ONCE = 500
 _LANES_PERIOD_S, _LANE_AGE = 3600.0, timedelta(days=1)
 # A _sub dataset is closed by the work that decides on its last file; this is for work that was given up.
 _DATASETS_PERIOD_S, _DATASET_AGE = 600.0, timedelta(hours=1)
+_LINKS_PERIOD_S = 86400.0
 
 
 def tidying_duties(buffer: TaskBuffer) -> list[Duty]:
@@ -21,6 +22,7 @@ def tidying_duties(buffer: TaskBuffer) -> list[Duty]:
     return [
         Duty("sweep lanes", _LANES_PERIOD_S, lambda: sweep_lanes(buffer)),
         Duty("close datasets", _DATASETS_PERIOD_S, lambda: close_datasets(buffer)),
+        Duty("forget link hours", _LINKS_PERIOD_S, lambda: forget_link_hours(buffer)),
     ]
 
 
@@ -32,6 +34,11 @@ def sweep_lanes(buffer: TaskBuffer) -> int:
         found = buffer.run(lambda c: lanes.sweep(c, before, _AT_ONCE))
         swept += found
     return swept
+
+
+def forget_link_hours(buffer: TaskBuffer) -> int:
+    """Forget what links carried long ago; tell how many hours of links."""
+    return buffer.run(lambda c: links.forget(c, buffer.now() - links.KEPT))
 
 
 def close_datasets(buffer: TaskBuffer) -> int:

@@ -21,17 +21,24 @@ class Submitted:
     job_id: int
     definition_id: int
     jobset_id: int | None
+    warnings: tuple[str, ...] = ()  # about this job, and others of the same submission
 
     @classmethod
     def from_wire(cls, told: Any) -> Submitted:
         """Read [PandaID, jobDefinitionID, {"jobsetID": n}]; of production jobs the third is a name."""
         job_id, definition_id, rest = told
-        jobset_id = rest.get("jobsetID") if isinstance(rest, dict) else None
-        return cls(int(job_id), int(definition_id), jobset_id)
+        more = rest if isinstance(rest, dict) else {}
+        warnings = tuple(_counted(each) for each in more.get("warnings") or [])
+        return cls(int(job_id), int(definition_id), more.get("jobsetID"), warnings)
 
     def to_wire(self) -> dict[str, Any]:
         """Write it by attribute names."""
         return {"PandaID": self.job_id, "jobDefinitionID": self.definition_id, "jobsetID": self.jobset_id}
+
+
+def _counted(told: Mapping[str, Any]) -> str:
+    number = int(told.get("jobs") or 1)
+    return f"{told['text']}{f' ({number} jobs)' if number > 1 else ''}"
 
 
 @dataclass(frozen=True)
@@ -98,11 +105,69 @@ class Reason:
     verdict: str
     reason: str
     weight: float | None
+    criterion: str = ""
+    value: object = None  # what was asked for
+    limit: object = None  # what is there
 
     @classmethod
     def from_wire(cls, told: Any) -> Reason:
         """Read one reason."""
-        return cls(told.get("time"), told["site"], told["verdict"], told["reason"], told.get("weight"))
+        said = (told["site"], told["verdict"], told["reason"], told.get("weight"))
+        return cls(told.get("time"), *said, told.get("criterion") or "", told.get("value"), told.get("limit"))
+
+
+@dataclass(frozen=True)
+class Round:
+    """One look for a place for a job; so many `more` queues were possible."""
+
+    time: datetime | None
+    site: str | None
+    reasons: tuple[Reason, ...]
+    more: int = 0
+
+    @classmethod
+    def from_wire(cls, told: Any) -> Round:
+        """Read one round."""
+        reasons = tuple(Reason.from_wire(each) for each in told["reasons"])
+        return cls(told.get("time"), told.get("site"), reasons, int(told.get("more") or 0))
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a job is where it is; `document` has all of it."""
+
+    text: str
+    advice: str
+    rounds: tuple[Round, ...]
+    document: Mapping[str, Any]
+
+    @classmethod
+    def from_wire(cls, told: Any) -> Explanation:
+        """Read the answer to job/why."""
+        try:
+            rounds = tuple(Round.from_wire(each) for each in told["rounds"])
+            return cls(str(told["text"]), str(told["advice"]), rounds, dict(told))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StrangeAnswer(f"the answer to job/why is not understood: {error!r}") from error
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What would become of a job that is not submitted; `others` are possible besides the site."""
+
+    runnable: bool
+    site: str | None
+    others: int
+    expected_wait_s: float | None
+    warnings: tuple[str, ...]
+    document: Mapping[str, Any]
+
+    @classmethod
+    def from_wire(cls, told: Any) -> Preview:
+        """Read what is said of one job."""
+        others = max(len(told["possible"]) - 1, 0) + int(told["more"])
+        warnings = tuple(str(each["text"]) for each in told["warnings"])
+        return cls(bool(told["runnable"]), told["site"], others, told["expectedWait"], warnings, dict(told))
 
 
 @dataclass(frozen=True)

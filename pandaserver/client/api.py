@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from pandaserver.client.answers import FileInfo, JobInfo, Reason, Roles, Submitted, Timeout
+from pandaserver.client.answers import Explanation, FileInfo, JobInfo, Preview, Reason, Roles, Submitted, Timeout
 from pandaserver.client.connection import PAUSES_S, Connection
 from pandaserver.client.download import Download, fetch
 from pandaserver.client.failures import FileTrouble, StrangeAnswer
@@ -87,9 +88,35 @@ class PandaClient:
         """Tell what was said of each queue when a place for a job was looked for, oldest first."""
         return _each(Reason.from_wire, self._connection.get("job/get_reasons", job_id=job_id), "job/get_reasons")
 
+    def why(self, job_id: int) -> Explanation:
+        """Tell why a job is where it is, and what would help."""
+        return Explanation.from_wire(self._connection.get("job/why", job_id=job_id))
+
+    def check(self, jobs: Sequence[dict[str, Any]]) -> list[Preview]:
+        """Tell what would become of jobs, dictionaries by attribute name, of which none is submitted."""
+        self._connection.need_proxy()
+        return _each(Preview.from_wire, self._connection.post("job/check", {"jobs": list(jobs)}), "job/check")
+
     def queues(self) -> dict[str, dict[str, Any]]:
         """Describe all queues."""
         return _by_name(self._connection.get("queue/list"), "queue/list")
+
+    def set_queue(self, queue: str, status: str, reason: str, *, until: datetime | None = None) -> dict[str, Any]:
+        """Switch a queue, whatever its source says, until it is cleared or the time is over; give how it stands."""
+        self._connection.need_proxy()
+        body = {"queue": queue, "status": status, "reason": reason}
+        body |= {"until": until.isoformat()} if until else {}
+        return _object(self._connection.post("queue/set_status", body), "queue/set_status")
+
+    def clear_queue(self, queue: str, reason: str = "") -> dict[str, Any]:
+        """Let a queue's source decide again; give how it stands."""
+        self._connection.need_proxy()
+        told = self._connection.post("queue/clear_status", {"queue": queue, "reason": reason})
+        return _object(told, "queue/clear_status")
+
+    def queue_history(self, queue: str) -> list[dict[str, Any]]:
+        """Tell who switched a queue, when, from, to and why, newest first."""
+        return _each(dict, self._connection.get("queue/history", queue=queue), "queue/history")
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Count jobs by queue and state."""
@@ -160,6 +187,12 @@ def _each(read: Callable[[Any], T], told: Any, call: str) -> list[T]:
         return [read(one) for one in told]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StrangeAnswer(f"the answer to {call} is not understood: {error!r}; is this client too old?") from error
+
+
+def _object(told: Any, call: str) -> dict[str, Any]:
+    if not isinstance(told, dict):
+        raise StrangeAnswer(f"the answer to {call} is not understood; is this client too old?")
+    return told
 
 
 def _by_name(told: Any, call: str) -> dict[str, Any]:

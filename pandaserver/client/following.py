@@ -1,17 +1,16 @@
-"""Commands about jobs that are there: status, wait, why, kill."""
+"""Commands about jobs that are there: status, wait, kill."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 
 from pandaserver.client.answers import JobInfo
 from pandaserver.client.api import PandaClient
 from pandaserver.client.failures import ExitCode
 from pandaserver.client.progress import progress
 from pandaserver.client.show import Output, Table
-from pandaserver.client.waiting import Pace, known_jobs, wait_for
+from pandaserver.client.waiting import Pace, wait_for
 
 _MOST_IN_RANGE = 100_000
 
@@ -84,17 +83,6 @@ def verdict(jobs: Sequence[JobInfo]) -> ExitCode:
     return ExitCode.OK if all(job.finished for job in jobs) else ExitCode.FAILED
 
 
-def why(client: PandaClient, options: argparse.Namespace, output: Output) -> ExitCode:
-    """Tell why a job is where it is."""
-    job = known_jobs(client, [options.id])[options.id]
-    reasons = client.reasons(options.id)
-    rows = [(r.time, r.site, r.verdict, r.weight, r.reason) for r in reasons]
-    table = Table(("time (UTC)", "site", "verdict", "weight", "reason"), rows, empty="no place was looked for yet")
-    told = {"PandaID": job.job_id, "jobStatus": job.state, "errors": job.errors, "reasons": [*map(asdict, reasons)]}
-    output.result(told, *table_of([job]), table)
-    return ExitCode.OK
-
-
 def kill(client: PandaClient, options: argparse.Namespace, output: Output) -> ExitCode:
     """Kill jobs; fails when there was nothing to kill in one of them."""
     asked = wanted(options)
@@ -120,9 +108,6 @@ def add_commands(
     _add_ids(parser)
     add_pace(parser)
     parser.set_defaults(run=wait)
-    parser = commands.add_parser("why", parents=[common], help="tell why a job is where it is")
-    parser.add_argument("id", metavar="ID", type=_one_id)
-    parser.set_defaults(run=why)
     parser = commands.add_parser("kill", parents=[common], help="kill jobs; 0 if all are dying")
     _add_ids(parser)
     parser.set_defaults(run=kill)
@@ -142,7 +127,8 @@ def seconds(text: str) -> float:
     return value
 
 
-def _one_id(text: str) -> int:
+def one_id(text: str) -> int:
+    """Read the id of one job."""
     found = ids(text)
     if len(found) != 1:
         raise argparse.ArgumentTypeError(f"one job id is expected, not {text!r}")

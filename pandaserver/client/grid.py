@@ -1,4 +1,4 @@
-"""Commands about the grid and what is on it: sites, timeouts, whoami, files, download."""
+"""Commands about the grid and what is on it: timeouts, whoami, files, download."""
 
 from __future__ import annotations
 
@@ -14,35 +14,6 @@ from pandaserver.client.download import Download
 from pandaserver.client.failures import ExitCode, NotAuthenticated
 from pandaserver.client.proxy import RENEW
 from pandaserver.client.show import Output, Table
-from pandaserver.model.states import AFTER_PILOT, QUEUED, WITH_PILOT, JobState
-
-_GROUPS = {  # column -> states whose jobs it counts
-    "queued": QUEUED,
-    "running": WITH_PILOT,
-    "ending": AFTER_PILOT,
-    "finished": {JobState.FINISHED},
-    "failed": {JobState.FAILED, JobState.CANCELLED, JobState.CLOSED},
-}
-
-
-def sites(client: PandaClient, options: argparse.Namespace, output: Output) -> ExitCode:
-    """Show queues with their load."""
-    counts = client.counts()
-    queues = {name: queue | {"jobs": counts.get(name, {})} for name, queue in sorted(client.queues().items())}
-    columns = ("queue", "site", "status", "cores", "memory MB", "hours", *_GROUPS)
-    rows = [(name, *_of_queue(queue), *_grouped(queue["jobs"])) for name, queue in queues.items()]
-    output.result(queues, Table(columns, rows, empty="no queues"))
-    return ExitCode.OK
-
-
-def _of_queue(queue: dict[str, Any]) -> tuple[object, ...]:
-    limit_s = queue.get("maxtime")
-    hours = limit_s / 3600 if isinstance(limit_s, (int, float)) else None
-    return queue.get("atlas_site"), queue.get("status"), queue.get("corecount"), queue.get("maxrss"), hours
-
-
-def _grouped(counts: dict[str, int]) -> list[int]:
-    return [sum(counts.get(state.value, 0) for state in states) for states in _GROUPS.values()]
 
 
 def whoami(client: PandaClient, options: argparse.Namespace, output: Output) -> ExitCode:
@@ -142,8 +113,6 @@ def add_commands(
     parser.add_argument("dataset", metavar="DATASET")
     parser.add_argument("--to", type=Path, default=Path(), metavar="DIR", help="directory (default: here)")
     parser.set_defaults(run=download)
-    parser = commands.add_parser("sites", parents=[common], help="show queues and how busy they are")
-    parser.set_defaults(run=sites)
     parser = commands.add_parser("roles", parents=[common], help="show who may make which call, and what you may")
     parser.set_defaults(run=roles)
     parser = commands.add_parser("timeouts", parents=[common], help="show how long jobs may stay in each state")

@@ -36,6 +36,8 @@ class JobRequest:
     name: str = ""
     label: str = "user"
     site: str = ""
+    include_sites: str = ""
+    exclude_sites: str = ""
     memory_mb: int = 0
     cores: int = 0
 
@@ -85,6 +87,8 @@ def _job(request: JobRequest, inputs: Sequence[InputFile], serial: int) -> dict[
         "jobName": numbered(request.name),
         "prodSourceLabel": request.label,
         "computingSite": request.site,
+        "includedSite": request.include_sites,
+        "excludedSite": request.exclude_sites,
         "minRamCount": request.memory_mb,
         "coreCount": request.cores,
         "prodDBlock": inputs[0].dataset if inputs else "",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pandaserver import __version__
-from pandaserver.client import following, grid, submitting
+from pandaserver.client import following, grid, sites, submitting, why
 from pandaserver.client.api import PandaClient
 from pandaserver.client.connection import PAUSES_S
 from pandaserver.client.failures import ClientError, ExitCode, WrongUse
@@ -27,6 +27,8 @@ examples:
   panda status 101-103
   panda why 101
   panda download user.alice.test1 --to results
+  panda sites
+  panda sites set EXAMPLE_Q offline --reason "disk full" --until 6h
 
 environment:
   PANDA_URL_SSL    server, such as https://panda.example.org:25443 (a path /server/panda behind it is fine)
@@ -84,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    for module in (submitting, following, grid):
+    for module in (submitting, following, why, sites, grid):
         module.add_commands(commands, _common())
     return parser
 

@@ -26,6 +26,8 @@ STYLES = {
     "chosen": "green",
     "rejected": "red",
     "online": "green",
+    "test": "yellow",
+    "brokeroff": "yellow",
     "offline": "red",
 }  # of words, wherever they fill a cell
 

@@ -16,15 +16,17 @@ from pandaserver.client.failures import ExitCode, FileTrouble, Unreachable, Wron
 from pandaserver.client.following import add_pace, follow, table_of, verdict
 from pandaserver.client.jobs import InputFile, JobRequest, build_jobs
 from pandaserver.client.show import Output
+from pandaserver.client.why import check
 
 _JOB_OPTIONS = (
     "parameters", "inputs", "input_dataset", "files_per_job", "outputs", "output_dataset", "name", "label", "site",
-    "memory_mb", "cores", "repeat",
+    "include_sites", "exclude_sites", "memory_mb", "cores", "repeat",
 )  # fmt: skip
 _UNFIT = re.compile(r"[^A-Za-z0-9_+-]+")
 _EXAMPLES = """\
 examples:
   panda submit jobs.json --wait
+  panda submit jobs.json --check
   panda submit --transformation ./run.sh --parameters 'seed=$SERIAL' --outputs 'hist.$PANDAID.root' \\
       --output-dataset user.alice.test1 --repeat 10
 
@@ -40,12 +42,18 @@ def submit(client: PandaClient, options: argparse.Namespace, output: Output) -> 
     if options.dry_run:
         output.result(jobs, json.dumps(jobs, indent=1))
         return ExitCode.OK
+    if options.check:
+        return check(client, jobs, output)
     key = options.client_key or new_client_key()
     submitted = _send(client, jobs, key)
+    warnings = [text for each in submitted for text in each.warnings]
     if not options.wait:
-        output.result({"client_key": key, "jobs": [s.to_wire() for s in submitted]}, _receipt(submitted))
+        told: dict[str, Any] = {"client_key": key, "jobs": [s.to_wire() for s in submitted]}
+        told |= {"warnings": warnings} if warnings else {}
+        output.result(told, _receipt(submitted), *(f"warning: {text}" for text in warnings))
         return ExitCode.OK
-    output.note(_receipt(submitted))
+    for line in (_receipt(submitted), *(f"warning: {text}" for text in warnings)):
+        output.note(line)
     ended = follow(client, [s.job_id for s in submitted], options)
     output.result({"client_key": key, "jobs": [job.attributes for job in ended]}, *table_of(ended))
     return verdict(ended)
@@ -110,11 +118,13 @@ def _built(client: PandaClient, options: argparse.Namespace) -> list[dict[str, A
         name=options.name or Path(options.transformation).name,
         label=options.label or "user",
         site=options.site or "",
+        include_sites=options.include_sites or "",
+        exclude_sites=options.exclude_sites or "",
         memory_mb=options.memory_mb or 0,
         cores=options.cores or 0,
     )
     jobs = build_jobs(request, repeat=options.repeat or 1, files_per_job=options.files_per_job or 0)
-    if script and not options.dry_run:
+    if script and not (options.dry_run or options.check):
         url = client.upload(script, unique)  # last of all: what was wrong before is not worth an upload
         jobs = [job | {"transformation": url} for job in jobs]
     return jobs
@@ -183,7 +193,13 @@ def add_commands(
     what.add_argument("file", metavar="FILE", nargs="?", help="JSON file with jobs, - for standard input")
     what.add_argument("--transformation", metavar="WHAT", help="script here (is uploaded), URL, or program of the site")
     _add_job_options(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print the jobs as JSON and submit nothing")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--dry-run", action="store_true", help="print the jobs as JSON and submit nothing")
+    instead.add_argument(
+        "--check",
+        action="store_true",
+        help="submit nothing: ask the server what would become of them; 0 if all can run",
+    )
     parser.add_argument("--client-key", metavar="KEY", help="key of an earlier try: its jobs are not submitted twice")
     parser.add_argument("--wait", action="store_true", help="wait until they have ended; 0 if all finished")
     add_pace(parser)
@@ -205,6 +221,8 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
     job.add_argument("--name", help="name of the job (default: that of the transformation)")
     job.add_argument("--label", help="prodSourceLabel (user)")
     job.add_argument("--site", metavar="QUEUE", help="queue to run at (default: the server chooses)")
+    job.add_argument("--include-sites", metavar="A,B", help="queues or sites of which it has to be one")
+    job.add_argument("--exclude-sites", metavar="A,B", help="queues or sites that it must not go to")
     job.add_argument("--memory-mb", type=_positive, metavar="N", help="memory that the job needs")
     job.add_argument("--cores", type=_positive, metavar="N", help="cores that the job needs")
     job.add_argument("--repeat", type=_positive, metavar="N", help="submit so many of them")

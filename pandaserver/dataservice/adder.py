@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from pandaserver import errors
+from pandaserver.dataservice import staging
 from pandaserver.dataservice.ddm.protocol import FileName
 from pandaserver.dataservice.ending import Ending, end_badly
 from pandaserver.dataservice.retrying import after_failure
@@ -68,7 +70,7 @@ def add(service: DataService, asked: Sequence[Asked]) -> None:
     except DDMFatal as error:
         if len(outcomes) > 1:
             raise
-        _fail(service, outcomes[0].one, str(error))
+        _fail(service, outcomes[0].one, str(error), code_of(error))
         return
     if outcomes:
         service.buffer.run(lambda c: _conclude(c, service, outcomes))
@@ -77,19 +79,30 @@ def add(service: DataService, asked: Sequence[Asked]) -> None:
 def _outcomes(service: DataService, asked: Sequence[Asked]) -> list[_Outcome]:
     """Find what came of attempts that are still to be worked off; those that claim what is not so have failed."""
     found, reports = service.buffer.read(lambda c: _look(c, asked))
+    suffixes = _suffixes(service, reports, found)
     queues = topology.of(service.buffer).queues
     outcomes = []
     for one in found:
         report = reports.get(one.job.job_id, {})
         reported = [OutputReport(**o) for o in report.get("outputs", [])]
         success = report.get("state") == "finished"
+        place = _Place(queues[one.job.site or ""].endpoint, suffixes.get(one.job.job_id, ""))
         try:
-            stored = _match(one, reported, queues[one.job.site or ""].endpoint, complete=success)
+            stored = _match(one, reported, place, complete=success)
         except DDMFatal as error:
-            _fail(service, one, str(error))
+            _fail(service, one, str(error), code_of(error))
         else:
             outcomes.append(_Outcome(one, tuple(stored), success))
     return outcomes
+
+
+def _suffixes(
+    service: DataService, reports: Mapping[int, Mapping[str, Any]], found: Sequence[JobWithFiles]
+) -> dict[int, str]:
+    """Give what the attempts that staged files added to their names."""
+    staged = [x.job for x in found if any(o.get("staged") for o in reports.get(x.job.job_id, {}).get("outputs", []))]
+    secret = service.buffer.read(staging.secret_of) if staged and service.ddm.stages_outputs else ""
+    return {job.job_id: staging.suffix(secret, job.job_id, job.attempt) for job in staged if secret}
 
 
 def _look(connection: Connection, asked: Sequence[Asked]) -> tuple[list[JobWithFiles], dict[int, dict[str, Any]]]:
@@ -99,17 +112,48 @@ def _look(connection: Connection, asked: Sequence[Asked]) -> tuple[list[JobWithF
 
 
 def give_up(service: DataService, job_id: int, attempt: int, error: str) -> None:
-    """End a job whose outputs could not be registered in all the time there was."""
+    """End a job whose outputs could not be registered in all the time there was; a last try tells what it was."""
+    code = int(DDMError.ADDER)
+    try:
+        add(service, [(job_id, attempt)])
+    except Exception as last:  # noqa: BLE001 - whatever it is, the job has to end
+        code, error = code_of(last), str(last)
     found = service.buffer.read(lambda c: files.load_jobs(c, [job_id]))
     if found and _current(found[0].job, attempt):
-        _fail(service, found[0], f"outputs could not be registered: {error}")
+        _fail(service, found[0], f"outputs could not be registered: {error}", code)
+
+
+def code_of(error: Exception) -> int:
+    """Choose the ddmErrorCode: whose size or checksum is wrong, what is no endpoint, what cannot be sent on."""
+    if isinstance(error, _NotSentOn):
+        return DDMError.SUBSCRIPTION
+    return _CODES.get(getattr(error, "field", None) or "", DDMError.ADDER)
+
+
+_CODES = {"fsize": DDMError.CHECKSUM, "adler32": DDMError.CHECKSUM, "endpoint": DDMError.ENDPOINT}
+
+
+class _NotSentOn(errors.DDMError):
+    """Outputs are registered where they are, and their transfer cannot be requested."""
+
+
+class _NeverSentOn(_NotSentOn, DDMFatal):
+    """Nor will it be."""
 
 
 def _current(job: Job, attempt: int) -> bool:
     return job.state is JobState.HOLDING and job.attempt == attempt
 
 
-def _match(one: JobWithFiles, reported: Sequence[OutputReport], endpoint: str, *, complete: bool) -> list[Stored]:
+@dataclass(frozen=True)
+class _Place:
+    """Where the pilot of an attempt stored what it does not say more of."""
+
+    endpoint: str
+    suffix: str  # of the names of staged files
+
+
+def _match(one: JobWithFiles, reported: Sequence[OutputReport], place: _Place, *, complete: bool) -> list[Stored]:
     """Pair what the pilot stored with what the job was to make; old pilots leave the endpoint to us.
 
     Of a job that is not `complete` only the log counts: another attempt may make the outputs, under their names.
@@ -126,17 +170,18 @@ def _match(one: JobWithFiles, reported: Sequence[OutputReport], endpoint: str, *
     if complete and lacking:
         raise DDMFatal(f"the pilot reported success without {', '.join(lacking)}", field="lfn", value=lacking[0])
     counting = OUTPUTS if complete else (FileType.LOG,)
-    return [Stored(own[r.lfn], _replica(own[r.lfn], r, endpoint)) for r in reported if own[r.lfn].type in counting]
+    return [Stored(own[r.lfn], _replica(own[r.lfn], r, place)) for r in reported if own[r.lfn].type in counting]
 
 
-def _replica(file: File, report: OutputReport, endpoint: str) -> Replica:
+def _replica(file: File, report: OutputReport, place: _Place) -> Replica:
     return Replica(
         scope=file.scope,
         lfn=file.lfn,
-        endpoint=report.endpoint or endpoint,
+        endpoint=report.endpoint or place.endpoint,
         guid=report.guid or file.guid or "",
         size_bytes=report.size_bytes,
         adler32=report.adler32,
+        staged_as=place.suffix if report.staged else "",
     )
 
 
@@ -154,7 +199,11 @@ def _register(service: DataService, stored: Sequence[Stored]) -> None:
     if placed:
         service.ddm.register(placed)
     for endpoint, blocks in sorted(wanted.items()):
-        service.ddm.request(blocks, endpoint)
+        try:
+            service.ddm.request(blocks, endpoint)
+        except errors.DDMError as error:
+            kind = _NeverSentOn if isinstance(error, DDMFatal) else _NotSentOn
+            raise kind(f"no transfer to {endpoint}: {error}", field=error.field, value=error.value) from error
 
 
 def _conclude(connection: Connection, service: DataService, outcomes: Sequence[_Outcome]) -> None:
@@ -213,9 +262,9 @@ def _conclude_badly(connection: Connection, one: JobWithFiles, service: DataServ
     after_failure(connection, one, ending, rules=service.retry_rules, now=service.buffer.now())
 
 
-def _fail(service: DataService, one: JobWithFiles, text: str) -> None:
+def _fail(service: DataService, one: JobWithFiles, text: str, code: int) -> None:
     log.warning("job %d: %s", one.job.job_id, text)
-    error = JobError(ErrorFamily.DDM, DDMError.ADDER, text)
+    error = JobError(ErrorFamily.DDM, code, text)
     ending = Ending(state=JobState.FAILED, reason="outputs could not be registered", errors=(error,), reported=True)
     service.buffer.run(lambda c: _end_unregistered(c, service, one, ending))
 

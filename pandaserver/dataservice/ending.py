@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pandaserver.dataservice.service import CLOSE, ask_for_datasets
+from pandaserver.dataservice import staging
+from pandaserver.dataservice.service import CLOSE, RELEASE, ask_for_datasets
 from pandaserver.model.codes import ErrorFamily, JobError, TaskBufferError
 from pandaserver.model.file import FileStatus, FileType
 from pandaserver.model.job import JobWithFiles
@@ -29,12 +30,14 @@ class Ending:
 def end_badly(connection: Connection, ended: Sequence[JobWithFiles], ending: Ending, now: datetime) -> None:
     """End jobs, loaded with lock, and everything of the same submission that waits for their outputs."""
     while ended:
+        staging.ask_sweep(connection, ended, now)
         for one in ended:
             jobs.add_errors(connection, one.job, ending.errors, now)
         lost = [f for one in ended for f in one.of_type(FileType.OUTPUT, FileType.LOG) if not _kept(f.type, ending)]
         files.set_status(connection, [f.file_id for f in lost], FileStatus.FAILED)
         jobs.change_state(connection, [e.job for e in ended], ending.state, now=now, reason=ending.reason)
         ask_for_datasets(connection, CLOSE, {f.block for f in lost if f.block}, now)
+        ask_for_datasets(connection, RELEASE, {e.job.dispatch_dataset for e in ended if e.job.dispatch_dataset}, now)
         ended = _in_vain(connection, ended)
         ending = Ending(state=JobState.FAILED, reason="upstream job failed", errors=(_UPSTREAM,))
 

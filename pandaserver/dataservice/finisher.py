@@ -7,8 +7,11 @@ from collections.abc import Collection
 from datetime import datetime
 
 from pandaserver.dataservice.ddm.protocol import FileName
+from pandaserver.dataservice.ending import Ending, end_badly
 from pandaserver.dataservice.service import CLOSE, DataService, ask_for_datasets
 from pandaserver.dataservice.setupper import wake
+from pandaserver.errors import DDMFatal
+from pandaserver.model.codes import DDMError, ErrorFamily, JobError
 from pandaserver.model.file import OUTPUTS, File, FileStatus
 from pandaserver.model.job import JobWithFiles
 from pandaserver.model.states import JobState
@@ -30,8 +33,27 @@ def finish(service: DataService, names: Collection[str]) -> None:
     by_dataset: dict[str, list[FileName]] = defaultdict(list)
     for file in arrived:
         by_dataset[file.dataset].append((file.scope, file.lfn))
-    service.ddm.attach(by_dataset)
+    try:
+        service.ddm.attach(by_dataset)
+    except DDMFatal as error:
+        if len(names) > 1:
+            raise  # done again by halves, down to the one that cannot be
+        give_up(service, next(iter(names)), str(error))
+        return
     service.buffer.run(lambda c: _finish(c, [one.job.job_id for one in found], arrived, service.buffer.now()))
+
+
+def give_up(service: DataService, name: str, error: str) -> None:
+    """End the jobs whose outputs have arrived in a _sub dataset, and cannot be put where users look for them."""
+    told = JobError(ErrorFamily.DDM, DDMError.ADDER, f"outputs that have arrived cannot be registered: {error}")
+    ending = Ending(state=JobState.FAILED, reason="outputs cannot be registered", errors=(told,))
+
+    def end(connection: Connection) -> None:
+        ids = files.jobs_with_blocks(connection, [name], FileStatus.TRANSFERRING)
+        found = files.load_jobs(connection, ids, lock=True)
+        end_badly(connection, [x for x in found if x.job.state is JobState.TRANSFERRING], ending, service.buffer.now())
+
+    service.buffer.run(end)
 
 
 def _with_moving_files(connection: Connection, names: Collection[str]) -> list[JobWithFiles]:

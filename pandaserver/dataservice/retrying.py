@@ -8,8 +8,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from pandaserver.dataservice import staging
 from pandaserver.dataservice.ending import Ending, end_badly
-from pandaserver.dataservice.service import CLOSE, ask_for_datasets, ask_setup
+from pandaserver.dataservice.service import CLOSE, RELEASE, ask_for_datasets, ask_setup
 from pandaserver.model.codes import JobError
 from pandaserver.model.file import OUTPUTS, File, FileStatus, FileType
 from pandaserver.model.job import Job, JobWithFiles
@@ -34,6 +35,7 @@ def after_failure(
         return False
     log.info("job %d: %s, %s", one.job.job_id, failure.reason, following.words)
     jobs.add_errors(connection, one.job, failure.errors, now)
+    staging.ask_sweep(connection, [one], now)
     if failure.reported:
         one = _with_new_log(connection, one, stored=failure.log_ready)
     _go_on(connection, one, following, reason=f"{failure.reason}, {following.words}", now=now)
@@ -67,6 +69,8 @@ def rebroker(connection: Connection, one: JobWithFiles, *, reason: str, now: dat
     inputs = [f.file_id for f in one.of_type(FileType.INPUT)]
     files.set_status(connection, inputs, FileStatus.UNKNOWN, block=None)
     _forget_place(connection, one, now)
+    if one.job.dispatch_dataset:
+        ask_for_datasets(connection, RELEASE, [one.job.dispatch_dataset], now)
     jobs.change_state(connection, [one.job], JobState.DEFINED, now=now, reason=reason, **columns)
     ask_setup(connection, [one.job.job_id], now)
 

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from pandaserver.dataservice.ddm.protocol import DDM
 from pandaserver.dataservice.loads import Loads
-from pandaserver.model.choice import Broker
+from pandaserver.model.choice import Broker, BrokerRules
 from pandaserver.model.retry import RULES, RetryRule
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.database import Connection
@@ -22,6 +22,9 @@ ACTIVATE = "activate"  # inputs may have arrived
 ADD = "add"  # a pilot is done: outputs or failure
 FINISH = "finish"  # outputs may have arrived
 CLOSE = "close"  # a _sub dataset may be complete
+RELEASE = "release"  # a dispatch dataset may be needed no more
+SWEEP = "sweep"  # an attempt may have left files behind
+NOTIFY = "notify"  # a user's set of jobs is complete
 
 BUNCH = 100  # jobs in one piece of work; more would wait too long for the slowest
 
@@ -35,6 +38,7 @@ class DataService:
     choose: Broker
     retry_rules: tuple[RetryRule, ...] = RULES
     loads: Loads = field(default_factory=Loads)
+    broker_rules: BrokerRules = field(default_factory=BrokerRules)
 
 
 def ask_setup(connection: Connection, job_ids: Sequence[int], now: datetime, *, delay_s: float = 0) -> None:

@@ -1,10 +1,10 @@
-"""Setupper: chooses the site of new jobs, finds their inputs, names the datasets they will use."""
+"""Setupper: carries out what was planned for new jobs: their states, and the datasets they will use."""
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,15 +12,16 @@ from typing import Any
 
 from pandaserver.dataservice.ddm.protocol import FileName
 from pandaserver.dataservice.ending import Ending, end_badly
+from pandaserver.dataservice.planning import Plan, World, look_around, plan_all, record, why_nowhere
 from pandaserver.dataservice.service import DISPATCH, DataService, ask_setup
-from pandaserver.model.choice import Broker, Choice, Load
-from pandaserver.model.codes import BrokerageError, ErrorFamily, JobError
+from pandaserver.errors import DDMFatal
+from pandaserver.model.codes import BrokerageError, DDMError, ErrorFamily, JobError
 from pandaserver.model.dataset import Dataset, DatasetStatus, DatasetType, dispatch_name, sub_name
-from pandaserver.model.file import OUTPUTS, File, FileStatus, FileType, Replica
+from pandaserver.model.file import OUTPUTS, File, FileStatus, FileType
 from pandaserver.model.grid import Queue, Topology
 from pandaserver.model.job import JobWithFiles
 from pandaserver.model.states import JobState
-from pandaserver.taskbuffer import counters, datasets, files, jobs, reasons, retries, topology
+from pandaserver.taskbuffer import counters, datasets, files, jobs
 from pandaserver.taskbuffer.database import Connection
 from pandaserver.taskbuffer.work import NewWork
 from pandaserver.taskbuffer.work import add as add_work
@@ -31,31 +32,6 @@ RETRY_S = 60  # when no queue is open now, look again
 TOGETHER = 200  # jobs set up in one transaction
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What shall become of one job; thought out before the transaction, from what was true then."""
-
-    job_id: int
-    choice: Choice | None = None
-    missing: tuple[FileName, ...] = ()
-    here: frozenset[FileName] = frozenset()  # inputs already at the chosen queue's endpoint
-
-    @property
-    def queue(self) -> str | None:
-        """Give the chosen queue, if one was."""
-        return self.choice.queue if self.choice is not None else None
-
-
-@dataclass(frozen=True)
-class _World:
-    """What was true when the bunch was looked at."""
-
-    topology: Topology
-    loads: dict[str, Load]
-    replicas: dict[FileName, list[Replica]]
-    avoided: dict[int, set[str]]  # queues that jobs were sent away from
-
-
 Part = tuple[str, str, str]  # of an output dataset: what is made at a queue and goes to an endpoint
 
 
@@ -64,7 +40,7 @@ class _Round:
     """One bunch being set up: what was planned, in which world, and the marks of this round."""
 
     plans: dict[int, Plan]
-    world: _World
+    world: World
     parts: dict[Part, str]  # the names of their _sub datasets
     unique: str  # goes into the names of dispatch datasets
     now: datetime
@@ -77,7 +53,31 @@ class _Round:
 def set_up(service: DataService, job_ids: Sequence[int]) -> None:
     """Bring defined jobs to waiting, assigned or activated: background work of kind `setup`."""
     for part in _batched(dict.fromkeys(job_ids), TOGETHER):
-        _set_up(service, part)
+        _set_up_good(service, part)
+
+
+def _set_up_good(service: DataService, job_ids: list[int]) -> None:
+    """Set up jobs together; where the DDM will never do what one of them needs, that one has failed."""
+    try:
+        _set_up(service, job_ids)
+    except DDMFatal as error:
+        if len(job_ids) == 1:
+            give_up(service, job_ids, str(error))
+            return
+        for half in _batched(job_ids, (len(job_ids) + 1) // 2):
+            _set_up_good(service, half)
+
+
+def give_up(service: DataService, job_ids: Sequence[int], error: str) -> None:
+    """End jobs that could not be set up."""
+    told = JobError(ErrorFamily.DDM, DDMError.SETUP, f"the job cannot be set up: {error}")
+    ending = Ending(state=JobState.FAILED, reason="the job cannot be set up", errors=(told,))
+
+    def end(connection: Connection) -> None:
+        found = files.load_jobs(connection, job_ids, lock=True)
+        end_badly(connection, [x for x in found if x.job.state is JobState.DEFINED], ending, service.buffer.now())
+
+    service.buffer.run(end)
 
 
 def _batched(values: Iterable[int], size: int) -> Iterator[list[int]]:
@@ -92,47 +92,12 @@ def _set_up(service: DataService, job_ids: list[int]) -> None:
     new = [one for one in found if one.job.state is JobState.DEFINED]
     if not new:
         return
-    world = _look_around(service, new)
-    plans = {plan.job_id: plan for plan in _plan_all(new, world, service)}
+    world = look_around(service, new)
+    plans = {plan.job_id: plan for plan in plan_all(new, world, service)}
     parts = _name_parts(service, new, plans, world.topology)
     this = _Round(plans, world, parts, unique=str(uuid.uuid4()), now=service.buffer.now())
     service.buffer.run(lambda c: _carry_out(c, new, this))
     _look_again(service, plans)
-
-
-def _look_around(service: DataService, new: list[JobWithFiles]) -> _World:
-    names = {(f.scope, f.lfn) for one in new for f in one.of_type(FileType.INPUT)}
-    failed = [one.job.job_id for one in new if one.job.failed_attempts]
-    avoided = service.buffer.read(lambda c: retries.avoided(c, failed)) if failed else {}
-    replicas = service.ddm.replicas(names) if names else {}
-    return _World(topology.of(service.buffer), service.loads.now(service.buffer), replicas, avoided)
-
-
-def _plan_all(new: list[JobWithFiles], world: _World, service: DataService) -> list[Plan]:
-    """Plan job by job, counting each choice as load for the next."""
-    loads, plans = defaultdict(Load, world.loads), list[Plan]()
-    for one in new:
-        plan = _plan(one, world, loads, service.choose)
-        if plan.queue is not None:
-            before = loads[plan.queue]
-            loads[plan.queue] = Load(queued=before.queued + 1, running=before.running)
-        plans.append(plan)
-    service.loads.chosen(Counter(plan.queue for plan in plans if plan.queue is not None))
-    return plans
-
-
-def _plan(one: JobWithFiles, world: _World, loads: dict[str, Load], choose: Broker) -> Plan:
-    names = [(f.scope, f.lfn) for f in one.of_type(FileType.INPUT)]
-    missing = tuple(name for name in names if name not in world.replicas)
-    if missing:
-        return Plan(one.job.job_id, missing=missing)
-    at = Counter(endpoint for name in names for endpoint in {r.endpoint for r in world.replicas[name]})
-    choice = choose(one.job, world.topology.queues, loads, at, avoid=world.avoided.get(one.job.job_id, ()))
-    if choice.queue is None:
-        return Plan(one.job.job_id, choice=choice)
-    endpoint = world.topology.queues[choice.queue].endpoint
-    here = frozenset(n for n in names if any(r.endpoint == endpoint for r in world.replicas[n]))
-    return Plan(one.job.job_id, choice=choice, here=here)
 
 
 def _name_parts(
@@ -168,7 +133,7 @@ def _carry_out(connection: Connection, new: list[JobWithFiles], this: _Round) ->
     by_queue: dict[str, list[JobWithFiles]] = defaultdict(list)
     nowhere = list[JobWithFiles]()
     still = _still_defined(connection, new)
-    _record(connection, still, this)
+    record(connection, still, this.plans, this.now)
     for one in still:
         plan = this.plans[one.job.job_id]
         if plan.missing:
@@ -204,18 +169,6 @@ def _wait(connection: Connection, one: JobWithFiles, missing: tuple[FileName, ..
     jobs.change_state(connection, [one.job], JobState.WAITING, now=now, reason=text)
 
 
-def _record(connection: Connection, bunch: list[JobWithFiles], this: _Round) -> None:
-    """Keep why jobs go where they go."""
-    choices = [(one.job.job_id, this.plans[one.job.job_id].choice) for one in bunch]
-    rows = [
-        reasons.RecordedReason(job_id, this.now, v.queue, v.verdict, v.reason, v.weight)
-        for job_id, choice in choices
-        if choice is not None
-        for v in choice.verdicts
-    ]
-    reasons.add(connection, rows)
-
-
 def _nowhere(connection: Connection, bunch: list[JobWithFiles], this: _Round) -> None:
     """No queue can take these jobs: try later if that may change, else they have failed."""
     later = list[int]()
@@ -225,8 +178,8 @@ def _nowhere(connection: Connection, bunch: list[JobWithFiles], this: _Round) ->
         if choice.may_pass:
             later.append(one.job.job_id)
             continue
-        why = "; ".join(f"{v.queue}: {v.reason}" for v in choice.verdicts) or "no queue is configured"
-        error = JobError(ErrorFamily.BROKERAGE, BrokerageError.NO_SITE, f"no queue can take the job: {why}")
+        text = f"no queue can take the job: {why_nowhere(choice)}"
+        error = JobError(ErrorFamily.BROKERAGE, BrokerageError.NO_SITE, text)
         ending = Ending(state=JobState.FAILED, reason="no queue can take the job", errors=(error,))
         end_badly(connection, [one], ending, this.now)
     ask_setup(connection, later, this.now, delay_s=RETRY_S)
@@ -248,7 +201,7 @@ def _assign(connection: Connection, by_queue: dict[str, list[JobWithFiles]], thi
             _dispatch(connection, moving, this, queue)
 
 
-def _as_known(file: File, status: FileStatus, world: _World, **more: Any) -> File:
+def _as_known(file: File, status: FileStatus, world: World, **more: Any) -> File:
     """Give an input what the catalogue says of it; the pilot will check its copy against it."""
     known = world.replicas[file.scope, file.lfn][0]
     checksum = f"ad:{known.adler32}"
@@ -330,10 +283,3 @@ def wake(connection: Connection, names: Sequence[FileName], now: datetime) -> No
     complete = [one.job for one in waiting if one.job.job_id not in still]
     jobs.change_state(connection, complete, JobState.DEFINED, now=now, reason="all missing inputs have appeared")
     ask_setup(connection, [job.job_id for job in complete], now)
-
-
-def dispatch(service: DataService, dataset: str, endpoint: str, names: list[FileName]) -> None:
-    """Have inputs brought to a site: background work of kind `dispatch`."""
-    service.ddm.attach({dataset: names})
-    service.ddm.freeze([dataset])
-    service.ddm.request([dataset], endpoint)

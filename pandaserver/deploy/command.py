@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", default="", help="listen on this address only")
     parser.add_argument("--user", default=_DEFAULTS.user, help="as whom the server runs, not as Apache (panda)")
     parser.add_argument("--group", default=_DEFAULTS.group, help="group of that user (panda)")
+    parser.add_argument("--scheduler-user", default=_DEFAULTS.scheduler_user, help="who sends pilots (panda-pilot)")
     parser.add_argument("--apache-user", default="", help="as whom Apache runs (that of the distribution)")
     parser.add_argument("--processes", type=int, default=_DEFAULTS.processes, help="processes of the server (2)")
     for name, help_text in (("tls", "HTTPS (25443)"), ("plain", "plain HTTP, only for reading (25080)")):
@@ -69,6 +70,7 @@ def _choices(options: argparse.Namespace) -> Choices:
         "address",
         "user",
         "group",
+        "scheduler_user",
         "apache_user",
         "processes",
         "tls_port",

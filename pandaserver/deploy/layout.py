@@ -16,7 +16,9 @@ class Layout:
     marker: Path  # what is there on systems of this family alone
     sites: Path  # folder of Apache's configuration files
     enabled: Path | None  # folder of links to those that count, where there is one
+    ports: tuple[Path, ...]  # files in which the distribution says where Apache listens
     modules: Path
+    loaded: Path | None  # folder with a file for each module that is loaded, where there is one
     run_dir: Path
     apache_log_dir: Path
     apache_user: str
@@ -31,7 +33,9 @@ DEBIAN = Layout(
     marker=Path("/etc/debian_version"),
     sites=Path("/etc/apache2/sites-available"),
     enabled=Path("/etc/apache2/sites-enabled"),
+    ports=(Path("/etc/apache2/ports.conf"),),
     modules=Path("/usr/lib/apache2/modules"),
+    loaded=Path("/etc/apache2/mods-enabled"),
     run_dir=Path("/run/apache2"),
     apache_log_dir=Path("/var/log/apache2"),
     apache_user="www-data",
@@ -45,7 +49,9 @@ RHEL = Layout(
     marker=Path("/etc/redhat-release"),
     sites=Path("/etc/httpd/conf.d"),
     enabled=None,
+    ports=(Path("/etc/httpd/conf/httpd.conf"), Path("/etc/httpd/conf.d/ssl.conf")),
     modules=Path("/usr/lib64/httpd/modules"),
+    loaded=None,
     run_dir=Path("/run/httpd"),
     apache_log_dir=Path("/var/log/httpd"),
     apache_user="apache",

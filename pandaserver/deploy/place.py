@@ -66,8 +66,8 @@ def _write(file: File, group: str) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
         opened.write(file.text)
         opened.flush()
-        os.fchmod(opened.fileno(), _SECRET if file.kept else _PUBLIC)
-    if file.kept:
+        os.fchmod(opened.fileno(), _SECRET if file.secret else _PUBLIC)
+    if file.secret:
         _give(draft, "root", group)
     draft.replace(file.path)
 

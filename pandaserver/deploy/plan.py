@@ -11,13 +11,14 @@ from pathlib import Path
 
 from pandaserver.config import Config
 from pandaserver.deploy.layout import Layout
+from pandaserver.deploy.listen import listens_already
 from pandaserver.errors import ConfigError
 
 _MB = 1024 * 1024
 _INFLATED = 10  # Apache inflates up to so many times what the application takes
 _LONGER_THAN_WAIT_S = 60
 _FIELD = re.compile(r"@\{([a-z_]+)\}")
-_OUR_OWN_LINES = ("error_documents", "private_user")
+_OUR_OWN_LINES = ("error_documents", "private_user", "monitor_listen")
 _SAFE = re.compile(r"[A-Za-z0-9_.:/@+ =\[\]-]*")
 
 FRONT_ERRORS = {
@@ -44,6 +45,7 @@ class Choices:
     address: str = ""  # all of them where empty
     user: str = "panda"
     group: str = "panda"
+    scheduler_user: str = "panda-pilot"  # sends pilots, which run other people's programs where the back end is fork
     host_cert: Path = Path("/etc/grid-security/hostcert.pem")
     host_key: Path = Path("/etc/grid-security/hostkey.pem")
     ca_dir: Path = Path("/etc/grid-security/certificates")
@@ -101,6 +103,7 @@ class File:
     path: Path
     text: str
     kept: bool = False  # is the operator's, once it is there
+    secret: bool = False  # may hold passwords: only root and the server read it
 
 
 @dataclass(frozen=True)
@@ -199,9 +202,19 @@ def _values(choices: Choices, config: Config | None) -> dict[str, object]:
         "tls_port",
         "plain_port",
     )
-    plain += ("monitor_port", "processes", "python_home", "config_dir", "lib_dir", "state_dir", "log_dir")
+    plain += (
+        "scheduler_user",
+        "monitor_port",
+        "processes",
+        "python_home",
+        "config_dir",
+        "lib_dir",
+        "state_dir",
+        "log_dir",
+    )
     return {name: getattr(choices, name) for name in plain} | {
         "listen": f"{listen}:" if listen else "",
+        "monitor_listen": _monitor_listen(choices, f"{listen}:" if listen else ""),
         "threads": threads,
         "timeout_s": round(wait_s) + _LONGER_THAN_WAIT_S,
         "max_body_bytes": (body_mb + 1) * _MB,
@@ -220,6 +233,13 @@ def _values(choices: Choices, config: Config | None) -> dict[str, object]:
         "private_user": _private_user(choices),
         "error_documents": "\n".join(f"ErrorDocument {code} /panda-errors/{code}.json" for code in FRONT_ERRORS),
     }
+
+
+def _monitor_listen(choices: Choices, address: str) -> str:
+    """Say where the monitor's host listens, unless the distribution's Apache listens there: on 443 it often does."""
+    if not choices.is_private and listens_already(choices.layout, choices.monitor_port or 0):
+        return f"# Apache listens on {choices.monitor_port} already."
+    return f"Listen {address}{choices.monitor_port}"
 
 
 def _private_user(choices: Choices) -> str:
@@ -261,13 +281,17 @@ def _own_files(choices: Choices, templates: Path, values: Mapping[str, object]) 
         ("ddm", "callback_cert"): own / "robotcert.pem",
         ("ddm", "callback_key"): own / "robotkey.pem",
     }
-    yield File(choices.config_file, with_values(_read(templates / "conf" / "panda_server.cfg"), server), kept=True)
+    yield File(
+        choices.config_file, with_values(_read(templates / "conf" / "panda_server.cfg"), server), kept=True, secret=True
+    )
     reader = "mysql+pymysql://panda_reader:CHANGE-ME@localhost/panda?charset=utf8mb4"
     monitor = with_values(_read(templates / "conf" / "monitor.cfg"), {("monitor", "database"): reader})
-    yield File(own / "monitor.cfg", monitor, kept=True)
+    yield File(own / "monitor.cfg", monitor, kept=True, secret=True)
+    scheduler = {("scheduler", "server"): server["server", "url"], ("scheduler", "ca_dir"): choices.ca_dir}
+    yield File(own / "scheduler.cfg", with_values(_read(templates / "conf" / "scheduler.cfg"), scheduler), kept=True)
     for sample in sorted((templates / "conf").glob("*.cfg")):
-        if sample.name not in ("panda_server.cfg", "monitor.cfg"):
-            yield File(own / sample.name, _read(sample), kept=True)
+        if sample.name not in ("panda_server.cfg", "monitor.cfg", "scheduler.cfg"):
+            yield File(own / sample.name, _read(sample), kept=True, secret=True)
 
 
 def _unit_files(choices: Choices, templates: Path, values: Mapping[str, object]) -> Iterator[File]:

@@ -8,53 +8,11 @@ from typing import Any
 from pandaserver.dataservice.ddm.storage import file_url
 from pandaserver.dataservice.service import DataService
 from pandaserver.errors import NotFound
+from pandaserver.externalinterface.queuedata import queue_data as queue_data
 from pandaserver.model.file import Replica
 from pandaserver.model.grid import Endpoint, Queue, Topology
 from pandaserver.taskbuffer import datasets, jobs, topology
 from pandaserver.taskbuffer.buffer import TaskBuffer
-
-
-def queue_data(queue: Queue) -> dict[str, Any]:
-    """Describe a queue as pilots expect it."""
-    return {
-        "nickname": queue.name,
-        "siteid": queue.name,
-        "panda_resource": queue.name,
-        "atlas_site": queue.site,
-        "gstat": queue.site,
-        "cloud": queue.cloud,
-        "tier": queue.tier,
-        "state": "ACTIVE",
-        "status": queue.status.value,
-        "type": "unified",
-        "resource_type": "GRID",
-        "corecount": queue.cores,
-        "memory": queue.memory_mb,
-        "maxrss": queue.memory_mb,
-        "maxtime": queue.max_wall_time_s,
-        "maxwdir": queue.max_work_dir_mb or 14336,
-        "maxinputsize": queue.max_work_dir_mb or 14336,
-        "timefloor": 0,
-        "releases": list(queue.releases),
-        "cmtconfig": ",".join(queue.platforms),
-        "environ": ";".join(f"{name}={value}" for name, value in queue.environment),
-        "heartbeat_s": queue.heartbeat_s,
-        "astorages": {"read_lan": [queue.endpoint], "write_lan": [queue.endpoint], "pl": [queue.endpoint]},
-        "copytools": {"mv": {"setup": ""}},
-        "acopytools": {activity: ["mv"] for activity in ("pr", "pw", "pl", "pls", "default")},
-        "acopytools_schemas": {},
-        "appdir": "",
-        "catchall": "mv_final_destination",
-        "container_type": "",
-        "container_options": "",
-        "pledgedcpu": 0,
-        "allow_lan": True,
-        "allow_wan": False,
-        "direct_access_lan": False,
-        "direct_access_wan": False,
-        "is_cvmfs": False,
-        "params": {"internet_protocol_version": "IPv4"},
-    }
 
 
 def storage_data(endpoint: Endpoint) -> dict[str, Any]:
@@ -127,8 +85,14 @@ def _file_facts(copies: Sequence[Replica], endpoints: dict[str, Endpoint]) -> di
         "guid": first.guid,
         "fsize": first.size_bytes,
         "checksum": f"ad:{first.adler32}",
-        "replicas": [{"endpoint": r.endpoint, "url": file_url(endpoints[r.endpoint], r.scope, r.lfn)} for r in copies],
+        "replicas": [{"endpoint": r.endpoint, "url": _url(r, endpoints)} for r in copies],
     }
+
+
+def _url(replica: Replica, endpoints: dict[str, Endpoint]) -> str:
+    """Give the URL of a copy; empty where the DDM knows an endpoint that this server does not."""
+    known = endpoints.get(replica.endpoint)
+    return file_url(known, replica.scope, replica.lfn) if known else ""
 
 
 def dataset_facts(buffer: TaskBuffer, dataset: str) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from pandaserver.config import RetrySection, build, read_ini
+from pandaserver.config import RetrySection
 from pandaserver.errors import ConfigError
+from pandaserver.ini import build, read_ini
 from pandaserver.model.codes import ErrorFamily
 from pandaserver.model.retry import RULES, RetryAction, RetryRule
 
@@ -17,11 +18,11 @@ _CODE = re.compile(r"-?[0-9]{1,10}")
 _LARGEST_FACTOR = 10
 
 
-def load_retry_rules(section: RetrySection, queues: Collection[str]) -> tuple[RetryRule, ...]:
+def load_retry_rules(section: RetrySection, queues: Collection[str] | None) -> tuple[RetryRule, ...]:
     """Read the rules in force, in the order in which they are asked.
 
     Args:
-        queues: those that rules may name.
+        queues: those that rules may name; any where that is not known.
 
     Raises:
         ConfigError: a section of the rules file is wrong.
@@ -30,7 +31,7 @@ def load_retry_rules(section: RetrySection, queues: Collection[str]) -> tuple[Re
     return (*own, *RULES) if section.builtin else own
 
 
-def _load(path: Path, queues: Collection[str]) -> tuple[RetryRule, ...]:
+def _load(path: Path, queues: Collection[str] | None) -> tuple[RetryRule, ...]:
     parser = read_ini(path)
     rules = []
     for section in parser.sections():
@@ -69,7 +70,7 @@ def _codes(text: str, where: str) -> tuple[int, ...]:
     return tuple(int(line) for line in lines)
 
 
-def _check(rule: RetryRule, where: str, queues: Collection[str]) -> None:
+def _check(rule: RetryRule, where: str, queues: Collection[str] | None) -> None:
     if not 1 < rule.factor <= _LARGEST_FACTOR:
         text = f"{where} factor = {rule.factor:g}: more than 1 and at most {_LARGEST_FACTOR} is expected"
         raise ConfigError(text, field="factor", value=rule.factor)
@@ -78,8 +79,8 @@ def _check(rule: RetryRule, where: str, queues: Collection[str]) -> None:
     except re.error as error:
         text = f"{where} pattern = {rule.pattern!r} is no regular expression: {error}"
         raise ConfigError(text, field="pattern", value=rule.pattern) from error
-    strange = next((queue for queue in rule.queues if queue not in queues), None)
-    if strange is not None:
+    strange = None if queues is None else next((queue for queue in rule.queues if queue not in queues), None)
+    if queues is not None and strange is not None:
         known = ", ".join(sorted(queues))
         raise ConfigError(
             f"{where} queues: there is no queue {strange}; known are {known}", field="queues", value=strange

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from pandaserver.dataservice import staging
 from pandaserver.errors import NotFound, PandaError
 from pandaserver.jobdispatcher.matching import Matchmaker
 from pandaserver.jobdispatcher.policy import DispatchPolicy
@@ -30,6 +31,7 @@ class Claim:
     queue: Queue
     token: str
     lease_s: float
+    output_suffix: str = ""  # outputs are stored beside their place, with this at the end of their names
 
 
 class Claims:
@@ -43,7 +45,8 @@ class Claims:
         """Answer each request; one for a queue that is not there with the error."""
         queues = topology.load(connection).queues
         possible = [place for place, request in enumerate(requests) if request.queue in queues]
-        given = self._jobs_for(connection, [requests[place] for place in possible])
+        closed = {requests[place].queue for place in possible if queues[requests[place].queue].is_closed}
+        given = self._jobs_for(connection, [requests[place] for place in possible], closed)
         by_place = dict(zip(possible, given, strict=True))
         complete = self._complete(connection, {job.job_id: job for job in given if job is not None})
         answers: list[Claim | PandaError | None] = []
@@ -55,8 +58,13 @@ class Claims:
                 answers.append(None if job is None else complete(job, queues[request.queue]))
         return answers
 
-    def _jobs_for(self, connection: Connection, requests: Sequence[ClaimRequest]) -> list[Job | None]:
-        """Give each request its earlier job, or a new one, or nothing; a request that is there twice gets one job."""
+    def _jobs_for(
+        self, connection: Connection, requests: Sequence[ClaimRequest], closed: Collection[str]
+    ) -> list[Job | None]:
+        """Give each request its earlier job, or a new one, or nothing; a request that is there twice gets one job.
+
+        At closed queues there are no new jobs.
+        """
         earlier = attempts.claimed_by(connection, requests)
         found: list[Job | None] = [None] * len(requests)
         first: dict[object, int] = {}
@@ -64,7 +72,7 @@ class Claims:
             before = earlier.get((request.pilot, request.request_id))
             if before is not None and before.job is not None:
                 found[place] = before.job
-            else:
+            elif request.queue not in closed:
                 first.setdefault((request.pilot, request.request_id) if request.request_id else place, place)
         new = [_unspent(requests[place], earlier) for place in first.values()]
         begun = dict(zip(first.values(), self._start(connection, new), strict=True))
@@ -85,6 +93,7 @@ class Claims:
         ids = sorted(given)
         orders, all_files = jobs.orders_of(connection, ids), files.of_jobs(connection, ids)
         secret = counters.secret(connection, TOKEN_SECRET) if ids else ""
+        staged = staging.secret_of(connection) if ids and self._policy.stage_outputs else ""
 
         def complete(job: Job, queue: Queue) -> Claim:
             return Claim(
@@ -95,6 +104,7 @@ class Claims:
                 queue=queue,
                 token=job_token(secret, job.job_id, job.attempt),
                 lease_s=self._policy.lease_s,
+                output_suffix=staging.suffix(staged, job.job_id, job.attempt) if staged else "",
             )
 
         return complete

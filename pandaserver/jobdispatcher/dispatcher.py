@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pandaserver.errors import PandaError
 from pandaserver.jobdispatcher.claims import Claim, Claims
 from pandaserver.jobdispatcher.combiner import Combiner
+from pandaserver.jobdispatcher.holders import Held, held
 from pandaserver.jobdispatcher.meter import ActivityMeter
 from pandaserver.jobdispatcher.policy import DispatchPolicy
 from pandaserver.jobdispatcher.words import take_words
@@ -61,3 +62,11 @@ class Dispatcher:
                 self.meter.note(answer.site or "", "updates")
         self.meter.write_due()
         return [answer.command if isinstance(answer, PlacedJob) else answer for answer in answers]
+
+    def held_by(self, job_id: int, token: str) -> Held:
+        """Find the job whose live attempt a token belongs to.
+
+        Raises:
+            NotAllowed: it belongs to none.
+        """
+        return self.buffer.run(lambda c: held(c, job_id, token))

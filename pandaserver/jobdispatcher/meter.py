@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import datetime, timedelta
 
 from pandaserver.taskbuffer import activity
@@ -18,13 +18,13 @@ class ActivityMeter:
     def __init__(self, buffer: TaskBuffer, every_s: float = WRITE_EVERY_S) -> None:
         self._buffer, self._every = buffer, timedelta(seconds=every_s)
         self._lock = threading.Lock()
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._written_at: datetime | None = None
 
     def note(self, queue: str, kind: str) -> None:
         """Count one more: `requests`, `jobs` or `updates`."""
         with self._lock:
-            self._counts[queue, kind] += 1
+            self._counts[queue][kind] += 1
 
     def write_due(self) -> None:
         """Write the sums when the last writing is long enough ago."""
@@ -32,7 +32,6 @@ class ActivityMeter:
         with self._lock:
             if self._written_at is not None and now - self._written_at < self._every:
                 return
-            self._written_at, counts, self._counts = now, self._counts, Counter()
-        for queue in sorted({queue for queue, _ in counts}):
-            told = {kind: number for (name, kind), number in counts.items() if name == queue}
-            self._buffer.run(lambda c, q=queue, t=told: activity.note(c, q, now, **t))  # type: ignore[misc]
+            self._written_at, counts, self._counts = now, self._counts, defaultdict(Counter)
+        if counts:
+            self._buffer.run(lambda c: activity.add(c, counts, now))

@@ -14,11 +14,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from pandaserver.jobdispatcher.comeback import Comebacks
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LOOK_S = 0.1
+LOOK_S = 0.2  # what this process activates itself it hears of at once
 _LEAST_PAUSE_S = 0.02  # between two looks, however often there is news
 _TROUBLE_S = 1.0
 _EXTRA_TRIES, _MOST_EXTRA_TRIES = 2, 20  # by those next in line: more of them with each look, and at once
@@ -35,7 +37,11 @@ class Signs(Protocol):
 
 
 class LotFull(Exception):
-    """No more requests can be parked in this process, now."""
+    """No more requests can be parked in this process, now; whoever asked shall come back after some seconds."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(f"no place to wait, come back in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,7 @@ class ParkingLot:
         self._lock = threading.Lock()
         self._rooms: dict[str, _Room] = {}
         self._parked, self._extra_tries = 0, _MOST_EXTRA_TRIES
+        self._comebacks = Comebacks(clock=clock)
         self._occupied, self._soon, self._stopping = threading.Event(), threading.Event(), threading.Event()
 
     def start(self) -> None:
@@ -196,7 +203,7 @@ class ParkingLot:
                 if waiter.key and before.key == waiter.key and before.heir is None:
                     self._dismiss(before, waiter)
             if self._parked >= self._most or self._stopping.is_set():
-                raise LotFull
+                raise LotFull(self._comebacks.promise())
             room.waiters.append(waiter)
             self._parked += 1
             self._occupied.set()

@@ -13,10 +13,11 @@ LABEL_GROUPS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class DispatchPolicy:
-    """Lease and heartbeat, in seconds; the lease must be several heartbeats long."""
+    """Leases in seconds, which must be several heartbeats long; and where outputs are stored at first."""
 
     lease_s: float = 7200
     sent_lease_s: float = 1800
+    stage_outputs: bool = False  # beside their place, under names of their attempt
 
 
 def labels_for(label: str) -> tuple[str, ...] | None:

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 
 from pandaserver.dataservice.ending import Ending, end_badly
 from pandaserver.dataservice.retrying import after_failure, rebroker
-from pandaserver.dataservice.service import ask_setup
+from pandaserver.dataservice.service import ADD, ask_setup
 from pandaserver.model.codes import JobError
+from pandaserver.model.file import FileStatus
 from pandaserver.model.job import Job, JobWithFiles
 from pandaserver.model.retry import RULES, RetryRule
 from pandaserver.model.states import QUEUED, JobState
@@ -22,6 +23,7 @@ from pandaserver.taskbuffer.database import Connection
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 200
+_NAMED = 5  # missing files
 LEASE_MARGIN = timedelta(seconds=10)  # after the end of a lease, so that the pilot has surely stopped the payload
 
 
@@ -56,7 +58,7 @@ class Watcher:
     def _act_on(self, connection: Connection, one: JobWithFiles, rule: Timeout) -> None:
         now, what = self.buffer.now(), "no word from the pilot" if rule.heartbeat else f"still {rule.state}"
         reason = f"{what} for more than {rule.after_s} s"
-        error = JobError(rule.family, rule.code, reason)
+        error = JobError(rule.family, rule.code, reason + _missing(one))
         ending = Ending(state=_end(one.job, rule), reason=reason, errors=(error,))
         if rule.heartbeat:
             attempts.end(connection, [attempts.Word(one.job, {"outcome": attempts.LOST})], now=now)
@@ -73,8 +75,17 @@ def _suspects(connection: Connection, rule: Timeout, before: datetime, now: date
         over = now - LEASE_MARGIN
         return attempts.lost(connection, rule.state, silent_since=before, lease_over=over, limit=_AT_ONCE)
     production = None if rule.subject == "any" else rule.subject == "production"
-    found = jobs.load_in_state(connection, rule.state, before, _AT_ONCE, production=production)
+    # as long as there is work on outputs, it alone says how that ended: it may be in the middle of registering them
+    work = ADD if rule.state is JobState.HOLDING else None
+    found = jobs.load_in_state(connection, rule.state, before, limit=_AT_ONCE, production=production, unless_work=work)
     return [job.job_id for job in found]
+
+
+def _missing(one: JobWithFiles) -> str:
+    """Name the inputs that a job waited for in vain; the first ones, when they are many."""
+    names = [f"{file.scope}:{file.lfn}" for file in one.inputs_in(FileStatus.MISSING)]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f", missing: {', '.join(names[:_NAMED])}{more}" if names else ""
 
 
 def _clock(job: Job, rule: Timeout) -> datetime:

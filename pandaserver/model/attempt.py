@@ -61,6 +61,7 @@ class OutputReport:
     size_bytes: int
     adler32: str
     endpoint: str
+    staged: bool = False  # stored beside its place, under the name of this attempt
 
 
 @dataclass(frozen=True, kw_only=True)

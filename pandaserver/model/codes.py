@@ -24,7 +24,8 @@ class DDMError(IntEnum):
     SETUP = 100
     ADDER = 200
     SUBSCRIPTION = 201
-    CHECKSUM = 205
+    CHECKSUM = 205  # size or checksum are not what was announced
+    ENDPOINT = 206
 
 
 class BrokerageError(IntEnum):

@@ -65,6 +65,15 @@ class Replica:
     guid: str
     size_bytes: int
     adler32: str
+    staged_as: str = ""  # the suffix of the name under which a pilot stored it, beside its place
+
+
+def staged_name(lfn: str, suffix: str) -> str:
+    """Name a file that waits beside its place; with room for what storage puts around a name while it writes."""
+    return lfn[: _LONGEST_STAGED - len(suffix)] + suffix
+
+
+_LONGEST_STAGED = 200
 
 
 def default_scope(dataset: str) -> str:

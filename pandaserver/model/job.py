@@ -43,6 +43,7 @@ class NewJob:
     disk_mb: int = 0
     cpu_time_s: int = 0
     wall_time_s: int = 0
+    site_wishes: str = ""  # queues or sites that it may go to, or must not, as model.choice writes them
     files: tuple[NewFile, ...] = ()
     attributes: dict[str, object] = field(default_factory=dict)  # wire attributes kept for the user, unused here
 
@@ -95,6 +96,7 @@ class Job:
     modified_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    site_wishes: str = ""
 
     @property
     def production(self) -> bool:

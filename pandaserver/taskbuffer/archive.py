@@ -17,8 +17,8 @@ from pandaserver.model.attempt import Attempt
 from pandaserver.model.file import File, FileStatus
 from pandaserver.model.job import Job, JobWithFiles
 from pandaserver.model.states import FINAL, JobState
-from pandaserver.taskbuffer import attempts, files, jobs, retries, schema
-from pandaserver.taskbuffer.reasons import RecordedReason
+from pandaserver.taskbuffer import attempts, files, jobs, reasons, retries, schema
+from pandaserver.taskbuffer.reasons import RecordedRound
 from pandaserver.taskbuffer.retries import RecordedDecision
 from pandaserver.taskbuffer.schema_archive import MONTH
 from pandaserver.taskbuffer.statements import Prepared, values
@@ -91,10 +91,10 @@ def attempts_of(connection: Connection, found: Found) -> list[Attempt]:
     return [attempts.attempt_of(row) for row in _rows(connection, schema.attempts, found, only=told)]
 
 
-def reasons_of(connection: Connection, found: Found) -> list[RecordedReason]:
-    """Give what was said of queues, job by job, oldest first."""
-    told = [field.name for field in fields(RecordedReason)]
-    return [RecordedReason(**row._mapping) for row in _rows(connection, schema.brokerage_reasons, found, only=told)]
+def rounds_of(connection: Connection, found: Found) -> list[RecordedRound]:
+    """Give the rounds of the brokerage, job by job, oldest first."""
+    older, rounds = (_rows(connection, t, found) for t in (schema.brokerage_reasons, schema.brokerage_rounds))
+    return reasons.read(older, rounds)
 
 
 def decisions_of(connection: Connection, found: Found) -> list[RecordedDecision]:

@@ -1,4 +1,4 @@
-"""The built-in DDM's catalogue: datasets, files, replicas, subscriptions and transfers."""
+"""The built-in DDM's catalogue: containers, datasets, files, replicas."""
 
 from __future__ import annotations
 
@@ -11,35 +11,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from pandaserver.errors import DDMFatal
+from pandaserver.errors import DDMError, DDMFatal, DDMUnknown
 from pandaserver.model.file import Replica
 from pandaserver.taskbuffer import schema
-from pandaserver.taskbuffer.database import upsert
 from pandaserver.taskbuffer.statements import Prepared, Upsert, values
 
 _datasets, _files, _contents = schema.ddm_datasets, schema.ddm_files, schema.ddm_contents
-_replicas, _subscriptions, _transfers = schema.ddm_replicas, schema.ddm_subscriptions, schema.ddm_transfers
+_replicas, _containers, _deletions = schema.ddm_replicas, schema.ddm_containers, schema.ddm_deletions
 
 FileName = tuple[str, str]  # scope, lfn
 _AT_ONCE = 500  # names in one statement
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transfer:
-    """A copy to be made, made or failed."""
-
-    transfer_id: int
-    dataset: str
-    scope: str
-    lfn: str
-    destination: str
-    source: str | None
-    state: str
-    size_bytes: int
-    message: str | None
-    created_at: datetime
-    ended_at: datetime | None
-    seconds: float | None
 
 
 def add_datasets(connection: Connection, names: Iterable[str], now: datetime) -> None:
@@ -101,8 +82,39 @@ def add_replicas(connection: Connection, replicas: Iterable[Replica], now: datet
                 f"{there.adler32}; {replica.endpoint} offers {replica.size_bytes} bytes, adler32 {replica.adler32}"
             )
             raise DDMFatal(text, field="lfn", value=replica.lfn)
+    _save_from_deletion(connection, new)
     copies = [{"scope": r.scope, "lfn": r.lfn, "endpoint": r.endpoint, "created_at": now} for r in new]
     _ADD_REPLICAS.many(connection, copies)
+
+
+def _save_from_deletion(connection: Connection, copies: Sequence[Replica]) -> None:
+    """Let copies stay of which the deletion has not begun.
+
+    Raises:
+        DDMError: that of one has; the file may be gone.
+    """
+    places = {(r.scope, r.lfn, r.endpoint) for r in copies}
+    for scope, part in in_parts({(r.scope, r.lfn) for r in copies}):
+        rows = _DYING.rows(connection, scope=scope, lfns=part)
+        dying = {lfn: (endpoint, begun) for lfn, endpoint, begun in rows if (scope, lfn, endpoint) in places}
+        for lfn, (endpoint, begun) in sorted(dying.items()):
+            if begun:
+                raise DDMError(f"{lfn} is just being removed from {endpoint}", field="lfn", value=lfn)
+            _SPARE.run(connection, scope=scope, name=lfn, place=endpoint)
+
+
+_DYING = Prepared(
+    sa.select(_deletions.c.lfn, _deletions.c.endpoint, _deletions.c.begun)
+    .where(_deletions.c.scope == sa.bindparam("scope"), _deletions.c.lfn.in_(values("lfns")))
+    .with_for_update()
+)
+_SPARE = Prepared(
+    sa.delete(_deletions).where(
+        _deletions.c.scope == sa.bindparam("scope"),
+        _deletions.c.lfn == sa.bindparam("name"),
+        _deletions.c.endpoint == sa.bindparam("place"),
+    )
+)
 
 
 _ADD_FILES = Upsert(_files, _as_it_was("scope"))
@@ -133,17 +145,25 @@ def add_contents(connection: Connection, placed: Mapping[str, Iterable[FileName]
 _ADD_CONTENTS = Upsert(_contents, _as_it_was("dataset"))
 
 
-def contents(connection: Connection, dataset: str) -> list[FileName]:
-    """List the files of a dataset."""
-    statement = sa.select(_contents.c.scope, _contents.c.lfn).where(_contents.c.dataset == dataset)
-    return [(r.scope, r.lfn) for r in connection.execute(statement.order_by(_contents.c.lfn))]
+def contents(connection: Connection, name: str) -> list[FileName]:
+    """List the files of a dataset, or of the datasets of a container."""
+    return [(scope, lfn) for scope, lfn in _CONTENTS.rows(connection, name=name)]
+
+
+_members = sa.select(_containers.c.dataset).where(_containers.c.container == sa.bindparam("name"))
+_CONTENTS = Prepared(
+    sa.select(_contents.c.scope, _contents.c.lfn)
+    .distinct()
+    .where(sa.or_(_contents.c.dataset == sa.bindparam("name"), _contents.c.dataset.in_(_members)))
+    .order_by(_contents.c.lfn, _contents.c.scope)
+)
 
 
 def of_dataset(connection: Connection, dataset: str, names: Iterable[FileName]) -> set[FileName]:
     """Tell which of these files are in a dataset."""
     return {
         (row[0], row[1])
-        for scope, part in _in_parts(names)
+        for scope, part in in_parts(names)
         for row in _THERE.rows(connection, dataset=dataset, scope=scope, lfns=part)
     }
 
@@ -170,7 +190,7 @@ def facts(connection: Connection, names: Iterable[FileName]) -> dict[FileName, F
     """Give what is known of files; unknown ones are left out."""
     return {
         (row[0], row[1]): FileFacts(*row[2:])
-        for scope, part in _in_parts(names)
+        for scope, part in in_parts(names)
         for row in _FACTS.rows(connection, scope=scope, lfns=part)
     }
 
@@ -183,7 +203,7 @@ _FACTS = Prepared(sa.select(*_FACT_COLUMNS).where(_these))
 def replicas(connection: Connection, names: Iterable[FileName]) -> dict[FileName, list[Replica]]:
     """Give the copies of files; files without a copy are left out."""
     found: dict[FileName, list[Replica]] = defaultdict(list)
-    for scope, part in _in_parts(names):
+    for scope, part in in_parts(names):
         for endpoint, *known in _COPIES.rows(connection, scope=scope, lfns=part):
             replica = Replica(endpoint=endpoint, **dict(zip(_REPLICA_COLUMNS, known, strict=True)))
             found[replica.scope, replica.lfn].append(replica)
@@ -219,94 +239,69 @@ _MISSING = Prepared(
 )
 
 
-def subscribe(connection: Connection, datasets: Iterable[str], endpoint: str, now: datetime) -> None:
-    """Let datasets be complete at an endpoint, now and for what comes in later."""
-    rows = [{"dataset": name, "endpoint": endpoint, "created_at": now} for name in sorted(datasets)]
-    upsert(connection, _subscriptions, rows, update={})
+def count_files(connection: Connection, datasets: Iterable[str]) -> dict[str, int]:
+    """Count the files of datasets; those without are left out."""
+    return {row[0]: row[1] for row in _COUNT.rows(connection, names=sorted(datasets))}
 
 
-def unsubscribe(connection: Connection, dataset: str, endpoint: str) -> None:
-    """End a subscription and drop what is still queued for it."""
-    match = sa.and_(_subscriptions.c.dataset == dataset, _subscriptions.c.endpoint == endpoint)
-    connection.execute(sa.delete(_subscriptions).where(match))
-    queued = sa.and_(
-        _transfers.c.dataset == dataset, _transfers.c.destination == endpoint, _transfers.c.state == "queued"
-    )
-    connection.execute(sa.delete(_transfers).where(queued))
-
-
-def subscriptions(connection: Connection, datasets: Iterable[str]) -> list[tuple[str, str]]:
-    """List where datasets shall be, as (dataset, endpoint)."""
-    return [(row[0], row[1]) for row in _SUBSCRIPTIONS.rows(connection, datasets=sorted(datasets))]
-
-
-_SUBSCRIPTIONS = Prepared(
-    sa.select(_subscriptions.c.dataset, _subscriptions.c.endpoint)
-    .where(_subscriptions.c.dataset.in_(values("datasets")))
-    .order_by(_subscriptions.c.dataset, _subscriptions.c.endpoint)
+_COUNT = Prepared(
+    sa.select(_contents.c.dataset, sa.func.count())
+    .where(_contents.c.dataset.in_(values("names")))
+    .group_by(_contents.c.dataset)
 )
 
 
-def add_transfers(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Queue copies of what is missing; one that was given up, or whose result was lost, is queued again."""
-    upsert(connection, _transfers, rows, update=["state"])
+def used(connection: Connection, endpoint: str) -> int:
+    """Sum the sizes of all copies at an endpoint; dear where there are many."""
+    statement = sa.select(sa.func.sum(_files.c.size_bytes)).join(_replicas, _same_file)
+    return int(connection.execute(statement.where(_replicas.c.endpoint == endpoint)).scalar_one() or 0)
 
 
-def queued_transfers(connection: Connection, dataset: str, destination: str) -> list[Transfer]:
-    """List the copies of a subscription still to be made."""
-    match = sa.and_(
-        _transfers.c.dataset == dataset, _transfers.c.destination == destination, _transfers.c.state == "queued"
-    )
-    rows = connection.execute(sa.select(_transfers).where(match).order_by(_transfers.c.transfer_id))
-    return [Transfer(**row._mapping) for row in rows]
+def lock_files(connection: Connection, names: Iterable[FileName]) -> set[FileName]:
+    """Let nobody remove these files until the transaction ends; give those that there are."""
+    return {
+        (row[0], row[1]) for scope, part in in_parts(names) for row in _KEEP.rows(connection, scope=scope, lfns=part)
+    }
 
 
-def any_queued(connection: Connection, dataset: str, destination: str) -> bool:
-    """Say whether a subscription has copies still to be made."""
-    return bool(_ANY_QUEUED.rows(connection, dataset=dataset, destination=destination))
+_KEEP = Prepared(sa.select(_files.c.scope, _files.c.lfn).where(_these).with_for_update(read=True))
 
 
-_ANY_QUEUED = Prepared(
-    sa.select(_transfers.c.transfer_id)
-    .where(
-        _transfers.c.dataset == sa.bindparam("dataset"),
-        _transfers.c.destination == sa.bindparam("destination"),
-        _transfers.c.state == "queued",
-    )
-    .limit(1)
+def collect(connection: Connection, container: str, datasets: Iterable[str]) -> None:
+    """Put datasets into a container.
+
+    Raises:
+        DDMFatal: the name is that of a dataset.
+        DDMUnknown: one of the datasets is not there.
+    """
+    names = sorted(datasets)
+    known = frozen(connection, [container, *names])
+    if container in known:
+        raise DDMFatal(f"{container} is a dataset, not a container", field="container", value=container)
+    if unknown := [name for name in names if name not in known]:
+        raise DDMUnknown(f"there is no dataset {unknown[0]}", field="dataset", value=unknown[0])
+    _COLLECT.many(connection, [{"container": container, "dataset": name} for name in names])
+
+
+_COLLECT = Upsert(_containers, _as_it_was("container"))
+
+
+def containers(connection: Connection, names: Iterable[str]) -> set[str]:
+    """Tell which of these names are those of containers."""
+    return {row[0] for row in _WHICH_CONTAINERS.rows(connection, names=sorted(names))}
+
+
+_WHICH_CONTAINERS = Prepared(
+    sa.select(_containers.c.container).distinct().where(_containers.c.container.in_(values("names")))
 )
 
 
-def still_queued(connection: Connection, transfer_ids: Sequence[int]) -> list[Transfer]:
-    """Load those of these transfers that are still to be made."""
-    statement = sa.select(_transfers).where(_transfers.c.transfer_id.in_(transfer_ids), _transfers.c.state == "queued")
-    return [Transfer(**row._mapping) for row in connection.execute(statement.order_by(_transfers.c.transfer_id))]
+def forget_container(connection: Connection, name: str) -> None:
+    """Forget a container; its datasets stay."""
+    connection.execute(sa.delete(_containers).where(_containers.c.container == name))
 
 
-def end_transfer(connection: Connection, transfer_id: int, state: str, **columns: Any) -> None:
-    """Record how a copy ended."""
-    match = _transfers.c.transfer_id == transfer_id
-    connection.execute(sa.update(_transfers).where(match).values({"state": state} | columns))
-
-
-def end_transfers(connection: Connection, ended: Sequence[Transfer]) -> None:
-    """Record how copies ended, each for itself."""
-    _END.many(connection, [vars(transfer) for transfer in sorted(ended, key=lambda t: t.transfer_id)])
-
-
-# The rows are there: an "insert" of many is how MariaDB changes many rows, each in its own way, with one statement.
-_END = Upsert(
-    _transfers, lambda new: {name: new[name] for name in ("state", "source", "seconds", "message", "ended_at")}
-)
-
-
-def count_transfers(connection: Connection) -> dict[str, int]:
-    """Count transfers by state."""
-    rows = connection.execute(sa.select(_transfers.c.state, sa.func.count()).group_by(_transfers.c.state))
-    return {row[0]: row[1] for row in rows}
-
-
-def _in_parts(names: Iterable[FileName]) -> Iterator[tuple[str, list[str]]]:
+def in_parts(names: Iterable[FileName]) -> Iterator[tuple[str, list[str]]]:
     """Cut names into parts of one scope each, which is how the tables are ordered."""
     by_scope: dict[str, set[str]] = defaultdict(set)
     for scope, lfn in names:

@@ -36,7 +36,8 @@ def take_all(connection: Connection, counts: Mapping[str, int]) -> dict[str, ran
 def secret(connection: Connection, name: str) -> str:
     """Give the secret of that name that all server processes share, made at first use."""
     if _MADE_IN in connection.info and connection.info[_MADE_IN] is connection.get_transaction():
-        return str(_stored(connection, name))  # not to be remembered: who knows whether it will be committed
+        # not to be remembered: who knows whether it will be committed
+        return _stored(connection, name) or _make(connection, name)
     return _remembered.get(connection.engine, name, lambda: _stored(connection, name)) or _make(connection, name)
 
 

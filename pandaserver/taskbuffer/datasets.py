@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from pandaserver.model.dataset import Dataset, DatasetStatus, DatasetType
 from pandaserver.model.file import FileStatus
+from pandaserver.model.states import FINAL
 from pandaserver.taskbuffer import schema
 from pandaserver.taskbuffer.statements import Prepared, Upsert, values
 
@@ -79,3 +80,22 @@ def left_open(connection: Connection, *, before: datetime, limit: int) -> list[s
     match = (_datasets.c.type == DatasetType.SUB.value, _datasets.c.status.in_(still), _datasets.c.modified_at < before)
     statement = sa.select(_datasets.c.name).where(*match, ~to_come).order_by(_datasets.c.modified_at).limit(limit)
     return list(connection.execute(statement).scalars())
+
+
+def not_in_use(connection: Connection, kind: DatasetType, *, before: datetime, limit: int) -> list[tuple[str, str]]:
+    """Find dispatch datasets, as (name, endpoint), that were changed long ago and belong to no job that goes on."""
+    jobs = schema.jobs
+    used = sa.exists().where(
+        jobs.c.dispatch_dataset == _datasets.c.name, jobs.c.state.not_in([state.value for state in FINAL])
+    )
+    match = (_datasets.c.type == kind.value, _datasets.c.modified_at < before, ~used)
+    statement = sa.select(_datasets.c.name, _datasets.c.endpoint).where(*match).order_by(_datasets.c.modified_at)
+    return [(row.name, row.endpoint or "") for row in connection.execute(statement.limit(limit))]
+
+
+def remove(connection: Connection, names: Iterable[str]) -> None:
+    """Forget datasets."""
+    _REMOVE.run(connection, names=sorted(names))
+
+
+_REMOVE = Prepared(sa.delete(_datasets).where(_datasets.c.name.in_(values("names"))))

@@ -150,10 +150,23 @@ _LOCK_PLACED = Prepared(
 
 
 def load_in_state(
-    connection: Connection, state: JobState, before: datetime, limit: int, *, production: bool | None = None
+    connection: Connection,
+    state: JobState,
+    before: datetime,
+    *,
+    limit: int,
+    production: bool | None = None,
+    unless_work: str | None = None,
 ) -> list[Job]:
-    """Load jobs that have been in a state since before a moment, oldest first; of one kind only where told."""
+    """Load jobs that have been in a state since before a moment, oldest first; of one kind only where told.
+
+    Args:
+        unless_work: leave out those for whose attempt there still is work of this kind.
+    """
     conditions = [_jobs.c.state == state.value, _jobs.c.state_since < before]
+    if unless_work is not None:
+        key = sa.cast(_jobs.c.job_id, sa.String(20)) + "." + sa.cast(_jobs.c.attempt, sa.String(20))
+        conditions.append(~sa.exists().where(schema.work.c.kind == unless_work, schema.work.c.key == key))
     if production is not None:
         kind = _jobs.c.label.in_(sorted(PRODUCTION_LABELS))
         conditions.append(kind if production else sa.not_(kind))
@@ -167,6 +180,18 @@ def with_dispatch_dataset(connection: Connection, dataset: str) -> list[int]:
         _jobs.c.dispatch_dataset == dataset, _jobs.c.state == JobState.ASSIGNED.value
     )
     return list(connection.execute(statement).scalars())
+
+
+def dispatch_datasets_in_use(connection: Connection, names: Iterable[str]) -> set[str]:
+    """Tell which dispatch datasets belong to a job that has not ended."""
+    return {row[0] for row in _IN_USE.rows(connection, names=sorted(set(names)), ended=sorted(s.value for s in FINAL))}
+
+
+_IN_USE = Prepared(
+    sa.select(_jobs.c.dispatch_dataset)
+    .distinct()
+    .where(_jobs.c.dispatch_dataset.in_(values("names")), _jobs.c.state.not_in(values("ended")))
+)
 
 
 def change_state(

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from pandaserver.taskbuffer import schema
-from pandaserver.taskbuffer.catalogue import Transfer
+from pandaserver.taskbuffer.transfers import Transfer
 
 COUNT_LIMIT = 200_000  # rows looked at for one count; more is told as partial
 

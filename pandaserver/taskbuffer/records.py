@@ -12,7 +12,7 @@ from pandaserver.model.file import File
 from pandaserver.model.job import Job
 from pandaserver.taskbuffer import archive, attempts, files, jobs, reasons, retries
 from pandaserver.taskbuffer.jobs import Details, HistoryRow, RecordedError
-from pandaserver.taskbuffer.reasons import RecordedReason
+from pandaserver.taskbuffer.reasons import RecordedRound
 from pandaserver.taskbuffer.retries import RecordedDecision
 
 
@@ -26,7 +26,7 @@ class Record:
     history: Sequence[HistoryRow]
     attempts: Sequence[Attempt]
     errors: Sequence[RecordedError]
-    reasons: Sequence[RecordedReason]
+    rounds: Sequence[RecordedRound]
     retries: Sequence[RecordedDecision]
     files: Sequence[File]
 
@@ -47,7 +47,7 @@ def _living(connection: Connection, job_id: int) -> Record | None:
         history=jobs.history_of(connection, job_id),
         attempts=attempts.of_jobs(connection, [job_id]),
         errors=jobs.errors_of(connection, [job_id]).get(job_id, []),
-        reasons=reasons.of_job(connection, job_id),
+        rounds=reasons.of_job(connection, job_id),
         retries=retries.of_job(connection, job_id),
         files=loaded[0].files,
     )
@@ -65,7 +65,7 @@ def _archived(connection: Connection, job_id: int) -> Record | None:
         history=archive.history_of(connection, found),
         attempts=archive.attempts_of(connection, found),
         errors=archive.errors_of(connection, found).get(job_id, []),
-        reasons=archive.reasons_of(connection, found),
+        rounds=archive.rounds_of(connection, found),
         retries=archive.decisions_of(connection, found),
         files=one.files,
     )

@@ -121,6 +121,7 @@ jobs = _table(
     Column("modified_at", UTC6, nullable=False, comment="last word about the job, heartbeats included"),
     Column("started_at", UTC6),
     Column("ended_at", UTC6),
+    _text("site_wishes"),
     Index("ix_jobs_state_since", "state", "state_since"),
     Index("ix_jobs_site_state", "site", "state"),
     Index("ix_jobs_owner_state", "owner", "state"),
@@ -183,6 +184,7 @@ retry_decisions = _table(
     Index("ix_decisions_job", "job_id", "decision_id"),
 )
 
+# What servers wrote before there were brokerage_rounds; it is still read.
 brokerage_reasons = _table(
     "brokerage_reasons",
     "why a job went to a site and not to the others",
@@ -194,6 +196,17 @@ brokerage_reasons = _table(
     _text("reason", String(500)),
     Column("weight", sa.Double),
     Index("ix_reasons_job", "job_id", "reason_id"),
+)
+
+brokerage_rounds = _table(
+    "brokerage_rounds",
+    "what was said of all queues when a place for a job was looked for; taskbuffer/reasons.py knows the JSON",
+    Column("round_id", Id, primary_key=True, autoincrement=True),
+    _job_id(),
+    Column("at", UTC6, nullable=False),
+    Column("queue", Short, comment="the chosen one"),
+    Column("verdicts", LongText, nullable=False),
+    Index("ix_rounds_job", "job_id", "round_id"),
 )
 
 files = _table(
@@ -322,6 +335,16 @@ secrets = _table(
     Column("value", String(128), nullable=False),
 )
 
+notifications = _table(
+    "notifications",
+    "sets of analysis jobs that are complete, and of which their users were told",
+    Column("owner", Name, primary_key=True),
+    Column("jobset_id", Id, primary_key=True, autoincrement=False),
+    Column("completed_at", UTC6, nullable=False),
+    Column("told_at", UTC6),
+    Column("address", Name, comment="nobody was told where it is empty"),
+)
+
 sandbox_files = _table(
     "sandbox_files",
     "files in the cache directory",
@@ -330,6 +353,15 @@ sandbox_files = _table(
     Column("size_bytes", sa.BigInteger, nullable=False),
     Column("sha256", Short, nullable=False),
     Column("created_at", UTC6, nullable=False),
+)
+
+user_secrets = _table(
+    "user_secrets",
+    "what users leave for their jobs; sealed with keys that are not in the database",
+    Column("owner", Name, primary_key=True),
+    Column("name", Name, primary_key=True),
+    Column("sealed", LongText, nullable=False),
+    Column("modified_at", UTC6, nullable=False),
 )
 
 # --- the grid
@@ -351,6 +383,50 @@ queues = _table(
         server_default="0",
         comment="jobs activated so far: news for pilots that wait",
     ),
+    Column("configured", State, nullable=False, server_default="", comment="status that its source says"),
+    Column("source", Short, nullable=False, server_default="file", comment="who describes it: file, cric"),
+    Column("more", sa.JSON, comment="of its description what servers of before do not know"),
+    Column("removed_at", UTC6, comment="its source does not name it any more"),
+)
+
+queue_switches = _table(
+    "queue_switches",
+    "what operators said of queues: it holds until it is cleared or over",
+    Column("queue", Short, primary_key=True),
+    Column("status", State, nullable=False),
+    Column("reason", String(500), nullable=False),
+    Column("by", Name, nullable=False, comment="DN of the operator"),
+    Column("by_name", Name, nullable=False),
+    Column("at", UTC6, nullable=False),
+    Column("until", UTC6),
+)
+
+queue_history = _table(
+    "queue_history",
+    "every change of a queue's status, and every word of an operator about it",
+    Column("history_id", Id, primary_key=True, autoincrement=True),
+    Column("queue", Short, nullable=False),
+    Column("at", UTC6, nullable=False),
+    Column("action", State, nullable=False, comment="set, cleared, over, added, changed, removed"),
+    Column("from_status", State),
+    Column("to_status", State, nullable=False),
+    Column("reason", String(500), nullable=False),
+    Column("by", Name, nullable=False, comment="DN of an operator, or the source: file, cric"),
+    Column("by_name", Name, nullable=False),
+    Column("until", UTC6),
+    Index("ix_queue_history_queue", "queue", "history_id"),
+)
+
+grid_sources = _table(
+    "grid_sources",
+    "where queues and endpoints are described: what was read last, and what is wrong with it now",
+    Column("name", Short, primary_key=True),
+    Column("place", String(1024), nullable=False, comment="file or URL"),
+    Column("read_at", UTC6, comment="last time that it was good"),
+    Column("changed_at", UTC6),
+    Column("changes", LongText, comment="what changed then"),
+    Column("problem", LongText),
+    Column("problem_at", UTC6),
 )
 
 endpoints = _table(
@@ -359,6 +435,9 @@ endpoints = _table(
     Column("name", Short, primary_key=True),
     Column("site", Short, nullable=False),
     Column("url", String(1024), nullable=False),
+    Column("quota_gb", sa.Double, nullable=False, server_default="0", comment="0: no limit"),
+    Column("source", Short, nullable=False, server_default="file", comment="who describes it: file, cric"),
+    Column("removed_at", UTC6, comment="its source does not name it any more; files lie there still"),
 )
 
 queue_activity = _table(
@@ -482,8 +561,59 @@ ddm_transfers = _table(
     Column("message", String(500)),
     Column("created_at", UTC6, nullable=False),
     Column("ended_at", UTC6),
+    Column("lane", Name, comment="of the link, where it is being copied"),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("first_tried_at", UTC6),
+    Column("due_at", UTC6, comment="not to be copied before"),
     Index("uq_transfers_file", "dataset", "scope", "lfn", "destination", unique=True),
     Index("ix_transfers_state", "state", "created_at"),
+    Index("ix_transfers_link", "state", "source", "destination", "due_at"),
+    Index("ix_transfers_copy", "destination", "scope", "lfn"),
+    Index("ix_transfers_lane", "lane"),
+)
+
+ddm_containers = _table(
+    "ddm_containers",
+    "built-in DDM: which datasets are in which container",
+    Column("container", Name, primary_key=True),
+    Column("dataset", Name, ForeignKey("ddm_datasets.name", ondelete="CASCADE"), primary_key=True),
+    Index("ix_containers_dataset", "dataset"),
+)
+
+ddm_deletions = _table(
+    "ddm_deletions",
+    "built-in DDM: copies of files that are in no dataset any more, to be removed from storage",
+    Column("scope", Short, primary_key=True),
+    Column("lfn", Name, primary_key=True),
+    Column("endpoint", Short, primary_key=True),
+    Column("size_bytes", sa.BigInteger, nullable=False),
+    Column("begun", sa.Boolean, nullable=False, server_default=sa.false(), comment="may be gone already"),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("message", String(500)),
+    Column("created_at", UTC6, nullable=False),
+    Column("due_at", UTC6, nullable=False),
+    Index("ix_deletions_due", "endpoint", "due_at"),
+)
+
+ddm_link_hours = _table(
+    "ddm_link_hours",
+    "built-in DDM: what links carried, by the hour",
+    Column("source", Short, primary_key=True),
+    Column("destination", Short, primary_key=True),
+    Column("hour", UTC6, primary_key=True),
+    Column("files", Integer, nullable=False, server_default="0"),
+    Column("bytes", sa.BigInteger, nullable=False, server_default="0"),
+    Column("seconds", sa.Double, nullable=False, server_default="0", comment="of copying, all lanes together"),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Index("ix_link_hours_hour", "hour"),
+)
+
+links = _table(
+    "links",
+    "how links between endpoints may be used, as configured; * stands for any endpoint",
+    Column("source", Short, primary_key=True),
+    Column("destination", Short, primary_key=True),
+    Column("at_once", Integer, nullable=False),
 )
 
 # --- the archive, and the care for the tables

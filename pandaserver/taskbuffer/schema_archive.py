@@ -31,6 +31,7 @@ _SHAPES: dict[str, tuple[Sequence[str], dict[str, Sequence[str]]]] = {
     "job_errors": (("job_id", "error_id"), {"at": ("at",)}),
     "retry_decisions": (("job_id", "decision_id"), {}),
     "brokerage_reasons": (("job_id", "reason_id"), {}),
+    "brokerage_rounds": (("job_id", "round_id"), {}),
     "files": (("job_id", "file_id"), {"lfn": ("lfn",), "dataset": ("dataset",), "block": ("block",)}),
     "attempts": (("job_id", "number"), {"ended": ("ended_at",)}),
 }

@@ -17,7 +17,7 @@ from pandaserver.model.states import AFTER_PILOT, QUEUED, WITH_PILOT, JobState
 from pandaserver.taskbuffer import archive, attempts, files, jobs, reasons, retries
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.database import Connection
-from pandaserver.taskbuffer.reasons import RecordedReason
+from pandaserver.taskbuffer.reasons import RecordedRound
 from pandaserver.taskbuffer.retries import RecordedDecision
 
 log = logging.getLogger(__name__)
@@ -129,13 +129,13 @@ def _check_own(owners: Mapping[int, str], dn: str) -> None:
         raise NotAllowed(text, field="job_ids", value=foreign[0])
 
 
-def why(buffer: TaskBuffer, job_id: int) -> list[RecordedReason]:
+def why(buffer: TaskBuffer, job_id: int) -> list[RecordedRound]:
     """Tell why a job went where it went.
 
     Raises:
         NotFound: there is no such job.
     """
-    return _recorded(buffer, job_id, living=reasons.of_job, archived=archive.reasons_of)
+    return _recorded(buffer, job_id, living=reasons.of_job, archived=archive.rounds_of)
 
 
 def retries_of(buffer: TaskBuffer, job_id: int) -> list[RecordedDecision]:

@@ -44,6 +44,10 @@ class SandboxStore:
         finally:
             part.unlink(missing_ok=True)
 
+    def find(self, name: str) -> SandboxFile | None:
+        """Tell what is known of a file; None where no user left it: operators may put others into the directory."""
+        return self.buffer.read(lambda c: submissions.sandbox(c, name))
+
     def _clean(self, name: str) -> str:
         clean = re.split(r"[/\\]", name)[-1]  # clients send paths
         if not _NAME.fullmatch(clean):
@@ -65,20 +69,19 @@ class SandboxStore:
         return size, digest.hexdigest()
 
     def _keep(self, part: Path, new: SandboxFile) -> SandboxFile:
-        """Put the file in its place, record it; a killed process may have left one in its place and not recorded."""
-        known = self.buffer.read(lambda c: submissions.sandbox(c, new.name))
-        if known is not None and not _same(known, new):
-            raise _taken(new)
+        """Record the file, then put it in its place: nobody finds it before it is known whose it is."""
         target = self.directory / new.name
+        if target.exists() and _digest(target) != new.sha256:
+            raise _taken(new)
+        kept = self.find(new.name) or self.buffer.run(lambda c: _recorded(c, new))
+        if not _same(kept, new):
+            raise _taken(new)
         part.chmod(0o644)
         try:
             os.link(part, target)  # fails where a rename would overwrite
         except FileExistsError:
             if _digest(target) != new.sha256:
                 raise _taken(new) from None
-        kept = known or self.buffer.run(lambda c: _recorded(c, new))
-        if not _same(kept, new):
-            raise _taken(new)
         return kept
 
 

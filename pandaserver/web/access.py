@@ -14,6 +14,10 @@ from pandaserver.web.calls import Call
 from pandaserver.web.identity import Identity
 from pandaserver.web.roles import Permit, Reach, Role, Scope, permit
 
+HOW_TO_BE_KNOWN = (
+    "needs an HTTPS client certificate or proxy (curl --cert PROXY --key PROXY), or the bearer token of an issuer that"
+    " this server trusts (curl -H 'Authorization: Bearer TOKEN')"
+)
 _MAX_DN = 255  # what the tables hold
 
 
@@ -28,8 +32,7 @@ def check_access(call: Call, identity: Identity | None, configured: IdentitySect
     if call.role is Role.ANYONE and permitted is not None:
         return permitted
     if identity is None:
-        text = f"{call.path} needs an HTTPS client certificate or proxy (curl --cert PROXY --key PROXY)"
-        raise NotAuthenticated(text, field="certificate")
+        raise NotAuthenticated(f"{call.path} {HOW_TO_BE_KNOWN}", field="certificate")
     if len(identity.dn) > _MAX_DN:
         text = f"the DN of the certificate has {len(identity.dn)} characters, at most {_MAX_DN} are taken"
         raise NotAllowed(text, field="certificate", value=identity.dn)

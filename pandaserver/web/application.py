@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from pathlib import Path
 
-from flask import Flask, Response, request, send_from_directory
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
-from werkzeug.exceptions import NotFound as NoSuchPage
 
-from pandaserver.errors import NotFound
-from pandaserver.externalinterface import information
+from pandaserver.web.cache import cache_pages
 from pandaserver.web.callers import Callers
 from pandaserver.web.calls import Rooms
 from pandaserver.web.dialects import (
@@ -19,21 +16,24 @@ from pandaserver.web.dialects import (
     Server,
     as_json,
     legacy_dialect,
-    legacy_error,
     legacy_refusal,
+    log_refusal,
     v1_dialect,
     v1_refusal,
 )
 from pandaserver.web.grid_calls import GRID_CALLS
 from pandaserver.web.openapi import describe_calls
 from pandaserver.web.pilot_calls import PILOT_CALLS
+from pandaserver.web.queue_calls import QUEUE_CALLS
 from pandaserver.web.requestid import with_request_id
 from pandaserver.web.role_calls import with_table
+from pandaserver.web.secret_calls import SECRET_CALLS
 from pandaserver.web.user_calls import USER_CALLS
+from pandaserver.web.why_calls import WHY_CALLS
 
 log = logging.getLogger(__name__)
 
-CALLS = with_table((*GRID_CALLS, *USER_CALLS, *PILOT_CALLS))
+CALLS = with_table((*GRID_CALLS, *QUEUE_CALLS, *USER_CALLS, *WHY_CALLS, *PILOT_CALLS, *SECRET_CALLS))
 
 
 def make_application(rooms: Rooms, callers: Callers) -> Flask:
@@ -43,36 +43,13 @@ def make_application(rooms: Rooms, callers: Callers) -> Flask:
     server = Server(rooms, callers)
     app.register_blueprint(legacy_dialect(server, CALLS))
     app.register_blueprint(v1_dialect(server, CALLS))
-    _serve_cache(app, rooms)
+    app.register_blueprint(cache_pages(server))
     _serve_description(app, rooms)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unforeseen)
     app.after_request(_safe_headers)
     app.wsgi_app = with_request_id(app.wsgi_app)  # type: ignore[method-assign,assignment]
     return app
-
-
-def _serve_cache(app: Flask, rooms: Rooms) -> None:
-    """Serve sandboxes and grid information; worker nodes fetch them without a certificate."""
-    directory: Path = rooms.config.cache.directory.absolute()
-
-    @app.get("/cache/schedconfig/<queue>.all.json")
-    def queue_data(queue: str) -> Response:
-        try:
-            return as_json(information.queue_data(information.queue(rooms.buffer, queue)))
-        except NotFound as error:
-            return legacy_error(error)
-
-    @app.get("/cache/ddmendpoints.json")
-    def storage_data() -> Response:
-        endpoints = information.grid(rooms.buffer).endpoints
-        return as_json({name: information.storage_data(endpoint) for name, endpoint in endpoints.items()})
-
-    @app.get("/cache/<name>")
-    def sandbox(name: str) -> Response:
-        if name.startswith("."):  # files still being written
-            raise NoSuchPage
-        return send_from_directory(directory, name, mimetype="application/octet-stream")
 
 
 def _serve_description(app: Flask, rooms: Rooms) -> None:
@@ -86,7 +63,9 @@ def _serve_description(app: Flask, rooms: Rooms) -> None:
 
 def _http_error(error: HTTPException) -> Response:
     """Say unknown paths and wrong methods as clearly as everything else."""
-    answer = _refusal(f"{(error.name or 'error').lower()}: {error.description}", error.code or 500)
+    text, status = f"{(error.name or 'error').lower()}: {error.description}", error.code or 500
+    log_refusal(f"{request.method}: {text}", status)
+    answer = _refusal(text, status)
     if isinstance(error, MethodNotAllowed):
         answer.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
     return answer

@@ -18,8 +18,10 @@ _FORM, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 _MOST_FIELDS = 1000
 
 
-def read_parameters(request: Request, max_bytes: int) -> tuple[dict[str, Any], Upload | None]:
+def read_parameters(request: Request, max_bytes: int, *, lines: str = "") -> tuple[dict[str, Any], Upload | None]:
     """Give the parameters of a request of at most `max_bytes`, and the file if one came.
+
+    With `lines` the body may be lines of JSON objects, which become a parameter of that name.
 
     Raises:
         TooLarge: the body is larger than `max_bytes`, before or after inflating.
@@ -39,6 +41,8 @@ def read_parameters(request: Request, max_bytes: int) -> tuple[dict[str, Any], U
         raise _too_large(max_bytes)
     body = _inflated(body, max_bytes)
     is_form = request.mimetype == _FORM and not body.lstrip().startswith(b"{")  # curl -d calls everything a form
+    if lines and not is_form and b"\n" in body.strip():
+        return told | _lines(body, lines), None
     return told | (_form(body) if is_form else _object(body)), None
 
 
@@ -84,6 +88,14 @@ def _inflated(body: bytes, max_bytes: int) -> bytes:
     if not inflater.eof:
         raise BadInput("the body looks like gzip and ends too early", field="body")
     return inflated
+
+
+def _lines(body: bytes, name: str) -> dict[str, Any]:
+    """Read lines of objects, or one object over several lines."""
+    try:
+        return {name: [_object(line) for line in body.splitlines() if line.strip()]}
+    except BadInput:
+        return _object(body)
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pandaserver.model.share import Shares
 from pandaserver.model.timeouts import Timeout
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.userinterface.sandbox import SandboxStore
+from pandaserver.userinterface.vault import Vault
 from pandaserver.web.identity import Identity
 from pandaserver.web.roles import BY_ANYONE, Grants, Permit, Role
 
@@ -28,6 +29,7 @@ class Rooms:
     dispatcher: Dispatcher
     data: DataService
     sandbox: SandboxStore
+    vault: Vault
     parking: ParkingLot
     timeouts: tuple[Timeout, ...]
     shares: Shares
@@ -87,6 +89,7 @@ class Call:
     params: tuple[Param, ...] = ()
     writes: bool = False  # only by POST
     takes_file: bool = False  # and may be as large as a sandbox
+    hermes: bool = False  # open to Rucio's hermes too, which sends JSON line by line: they become a list, `messages`
     raw: bool = False  # all that came is handed over as one dictionary `told`: pilots say more than we use
     legacy_answer: Callable[[Any], Any] = lambda data: data
     pickled: str = ""  # the parameter that clients of before 2013 send as a pickle, and its answer is one

@@ -20,6 +20,7 @@ from pandaserver.web.body import read_parameters
 from pandaserver.web.callers import Callers
 from pandaserver.web.calls import Call, Caller, Rooms
 from pandaserver.web.door import Door
+from pandaserver.web.hermes import Hermes
 from pandaserver.web.identity import Identity
 from pandaserver.web.pickle_answers import write_pickle
 from pandaserver.web.pickles import looks_pickled, read_pickle
@@ -44,6 +45,10 @@ STATUS: dict[type[PandaError], int] = {  # the most special first
 _STATUS_CODE = {401: pilotwire.NOT_SECURE, 403: pilotwire.NO_PERMISSION}
 _UNREADABLE = "body"  # errors in this field mean that no parameter could be read at all
 _KEY_HEADER = "Idempotency-Key"
+_CHALLENGES = (
+    'Bearer realm="PanDA"',
+    'X509 realm="PanDA", hint="show a client certificate or proxy in the TLS handshake"',
+)
 V1 = "/api/v1"
 
 
@@ -65,7 +70,8 @@ class Server:
 
     def __init__(self, rooms: Rooms, callers: Callers) -> None:
         self.rooms, self._callers = rooms, callers
-        self._door = Door(rooms.config, Bans(rooms.buffer))
+        self.door = Door(rooms.config, Bans(rooms.buffer))
+        self._hermes = Hermes(rooms.config)
 
     def identity(self, incoming: Request) -> Identity | None:
         """Find out who calls."""
@@ -74,10 +80,13 @@ class Server:
     def perform(self, call: Call, incoming: Request, *, pickles: bool = False) -> Done:
         """Do what a request asks; raises PandaError."""
         identity = self.identity(incoming)
-        permitted = self._door.let_in(call, identity, incoming.content_length)
+        address = incoming.remote_addr or ""
+        permitted = self._hermes.permit(call, incoming.environ) or self.door.let_in(
+            call, identity, length=incoming.content_length, address=address
+        )
         config = self.rooms.config
         limit_mb = config.cache.max_upload_mb + 1 if call.takes_file else config.server.max_body_mb
-        told, upload = read_parameters(incoming, limit_mb * 1024 * 1024)
+        told, upload = read_parameters(incoming, limit_mb * 1024 * 1024, lines="messages" if call.hermes else "")
         is_old = pickles and config.server.accept_pickles and looks_pickled(told.get(call.pickled))
         if is_old:
             told |= {call.pickled: read_pickle(told[call.pickled], call.pickled)}
@@ -130,8 +139,8 @@ def _legacy_answer(server: Server, call: Call) -> Response:
 def legacy_error(error: PandaError, *, pilot: bool = False) -> Response:
     """Write an error as the old dialect says it; a pilot of a job that is not there is told to stop."""
     status = http_status(error)
-    _log_refusal(error, status)
-    return _come_again(as_json(refusal_of(error, pilot=pilot), status), error)
+    log_refusal(error.message, status)
+    return _with_hints(as_json(refusal_of(error, pilot=pilot), status), error)
 
 
 def refusal_of(error: PandaError, *, pilot: bool) -> dict[str, Any]:
@@ -158,17 +167,18 @@ def _v1_answer(server: Server, call: Call) -> Response:
         data = server.perform(call, request).data
     except PandaError as error:
         status = http_status(error)
-        _log_refusal(error, status)
+        log_refusal(error.message, status)
         plainly = error.field == _UNREADABLE or isinstance(error, errors.TooLarge | errors.TooMany)
         told = v1_refusal(error.message, status, field=error.field, value=error.value)
-        return _come_again(as_json(told, status if plainly else 200), error)
+        return _with_hints(as_json(told, status if plainly else 200), error)
     answer = {"success": True, "message": "", "data": values.plain(data, marked_times=True)}
     return _with_retry_after(as_json(answer), data)
 
 
-def _log_refusal(error: PandaError, status: int) -> None:
+def log_refusal(text: str, status: int) -> None:
+    """Let operators find why somebody was refused; the id of the request stands on every line."""
     level = logging.ERROR if status >= 500 else logging.INFO
-    log.log(level, "refused with %d: %s", status, errors.shorten(error.message, 500))
+    log.log(level, "refused with %d: %s", status, errors.shorten(text, 500))
 
 
 def as_json(data: Any, status: int = 200) -> Response:
@@ -176,10 +186,13 @@ def as_json(data: Any, status: int = 200) -> Response:
     return Response(json.dumps(data), status, mimetype="application/json")
 
 
-def _come_again(response: Response, error: PandaError) -> Response:
-    """Say when, to those who asked for too much."""
+def _with_hints(response: Response, error: PandaError) -> Response:
+    """Say when to come again to those who asked for too much, and how to be known to those who are not."""
     if isinstance(error, errors.TooMany):
         response.headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, errors.NotAuthenticated):
+        for challenge in _CHALLENGES:
+            response.headers.add("WWW-Authenticate", challenge)
     return response
 
 

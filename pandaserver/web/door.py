@@ -21,14 +21,16 @@ class Door:
         self._config, self._bans = config, bans
         self._limits = limits or Limits(config.limits)
 
-    def let_in(self, call: Call, identity: Identity | None, length: int | None) -> Permit:
+    def let_in(self, call: Call, identity: Identity | None, *, length: int | None, address: str) -> Permit:
         """Let a caller in whose request has a body of `length` bytes, None if it does not say.
 
         Raises:
-            TooMany: this DN asks for too much.
+            TooMany: this DN or address asks for too much.
             NotAuthenticated, NotAllowed: it may not make this call.
         """
-        if identity is not None:
+        if identity is None:
+            self._limits.take_anonymous(address)
+        else:
             service = call.role in _SERVICES and bool(scopes_of(identity, call.role, self._config.identity))
             self._limits.take_request(identity.dn, service=service)
         permitted = check_access(call, identity, self._config.identity)
@@ -37,3 +39,16 @@ class Door:
         if identity is not None and call.takes_file:
             self._limits.take_upload(identity.dn, self._config.cache.max_upload_mb * _MB if length is None else length)
         return permitted
+
+    def let_read(self, identity: Identity | None, *, address: str) -> None:
+        """Let somebody read what is no call.
+
+        Raises:
+            TooMany: this DN or address asks for too much.
+            NotAllowed: operators have banned the DN.
+        """
+        if identity is None:
+            self._limits.take_anonymous(address)
+        else:
+            self._limits.take_request(identity.dn, service=bool(scopes_of(identity, Role.PILOT, self._config.identity)))
+            self._bans.check(identity.dn)

@@ -1,11 +1,11 @@
-"""Calls about the grid itself: is the server alive, queues, counts, datasets, and what the DDM tells."""
+"""Calls about the grid itself: is the server alive, counts, datasets, and what the DDM tells."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pandaserver.errors import BadInput
-from pandaserver.externalinterface import ddm_events, information, shares
+from pandaserver.externalinterface import ddm_events, ddm_messages, information, shares
 from pandaserver.externalinterface.retry_rules import rule_data
 from pandaserver.web import values
 from pandaserver.web.calls import Call, Caller, Param
@@ -60,16 +60,6 @@ def stats_by_site(caller: Caller) -> dict[str, dict[str, int]]:
     return information.counts(caller.rooms.buffer)
 
 
-def list_queues(caller: Caller) -> dict[str, Any]:
-    """Describe all queues."""
-    return {name: information.queue_data(q) for name, q in information.grid(caller.rooms.buffer).queues.items()}
-
-
-def get_queue(caller: Caller, queue: str) -> dict[str, Any]:
-    """Describe one queue."""
-    return information.queue_data(information.queue(caller.rooms.buffer, queue))
-
-
 def list_shares(caller: Caller, queue: str) -> list[dict[str, Any]]:
     """Tell which part of a queue each share shall have, and has."""
     return shares.parts(caller.rooms.buffer, caller.rooms.shares, queue)
@@ -93,6 +83,12 @@ def dataset_completed(caller: Caller, dataset: str, site: str) -> str:
     return "True"
 
 
+def ddm_messages_posted(caller: Caller, messages: list[Any]) -> str:
+    """Hear messages of Rucio's hermes, as it posts them; a repeated one does no harm, others than arrivals nothing."""
+    ddm_messages.take_messages(caller.rooms.data, messages)
+    return "True"
+
+
 _DATASET = Param("dataset", values.text)
 _QUEUE = Param("queue", values.text, also=("siteName",))
 
@@ -102,8 +98,6 @@ GRID_CALLS = (
     Call("system/get_timeouts", "getTimeouts", READ, get_timeouts),
     Call("system/get_retry_rules", "getRetryRules", READ, get_retry_rules),
     Call("statistics/job_stats_by_site", "getJobStatisticsPerSite", READ, stats_by_site),
-    Call("queue/list", "getSiteSpecs", READ, list_queues),
-    Call("queue/get", "getSiteSpec", READ, get_queue, (_QUEUE,)),
     Call("share/list", "getShares", READ, list_shares, (_QUEUE,)),
     Call("data/list_files", "queryFilesInDataset", READ, list_files, (_DATASET,)),
     Call("data/get_dataset", "queryDataset", READ, get_dataset, (_DATASET,)),
@@ -114,5 +108,14 @@ GRID_CALLS = (
         dataset_completed,
         (Param("dataset", values.text, also=("vuid",)), Param("site", values.text, required=False, default="")),
         writes=True,
+    ),
+    Call(
+        "data/ddm_messages",
+        "ddmMessages",
+        DDM,
+        ddm_messages_posted,
+        (Param("messages", values.objects, required=False, default=()),),
+        writes=True,
+        hermes=True,
     ),
 )

@@ -6,25 +6,28 @@ import errno
 import os
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 from wsgiref.types import WSGIApplication
 
-from gunicorn import util
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers import gthread
 
 from pandaserver.errors import ConfigError
 from pandaserver.web.peer import with_client_certificates
+from pandaserver.web.tls_contexts import TlsContexts
 
 HANDSHAKE_TIMEOUT_S = 5.0
 IO_TIMEOUT_S = 30.0
-GOODBYE_TIMEOUT_S = 0.5
+GOODBYE_TIMEOUT_S = 0.5  # for a client that says nothing more
+LONGEST_GOODBYE_S = 5.0  # for one that goes on sending what is not wanted
+_BLOCK = 64 * 1024
 
 PLAIN_HTTP_ANSWER = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
@@ -79,6 +82,8 @@ class EmbeddedServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no 
 def options(settings: EmbeddedSettings) -> dict[str, object]:
     """Give gunicorn's settings; raise ConfigError when a file is missing."""
     check_files(settings)
+    own = (settings.host_cert, settings.host_key)
+    contexts = TlsContexts(lambda: tls_context(settings), own, settings.ca_directory)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return {
         "bind": f"{host}:{settings.port}",
@@ -90,13 +95,13 @@ def options(settings: EmbeddedSettings) -> dict[str, object]:
         "backlog": 512,
         "timeout": 60,  # the worker's main loop reports every second; this is for a hanging process, not for requests
         "graceful_timeout": 5,
-        "keepalive": 30,
+        "keepalive": 180,  # longer than pilots are told to stay away: a new connection costs more than the question
         "limit_request_line": 8190,
         "limit_request_fields": 60,
         "limit_request_field_size": 8190,
         "certfile": str(settings.host_cert),
         "keyfile": str(settings.host_key),
-        "ssl_context": lambda _config, _default: tls_context(settings),
+        "ssl_context": lambda _config, _default: contexts.current(),
         "forwarded_allow_ips": "",  # there is no proxy in front whose headers could be believed
         "forwarder_headers": "",
         "control_socket_disable": True,
@@ -128,7 +133,7 @@ def _stop(settings: EmbeddedSettings, worker: Any) -> None:
 
 
 def tls_context(settings: EmbeddedSettings) -> ssl.SSLContext:
-    """Make the context of one connection: new files (host certificate, authorities, revocation lists) count at once."""
+    """Make the context of connections; it holds for the files as they are now."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # trusts nobody, the system's public authorities neither
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(settings.host_cert, settings.host_key)
@@ -201,7 +206,7 @@ class PatientWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has
             return gthread._DEFER
         kept = super().handle(conn)
         if not kept:
-            util.close_graceful(conn.sock, timeout=GOODBYE_TIMEOUT_S)
+            see_off(conn.sock)
         return kept
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -216,3 +221,14 @@ class PatientWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has
             return
         self.nr_conns -= 1
         conn.close()
+
+
+def see_off(connection: socket.socket) -> None:
+    """Close a connection so that its client can read the answer, also one that is still sending what was too much."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(GOODBYE_TIMEOUT_S)
+        end = time.monotonic() + LONGEST_GOODBYE_S
+        while time.monotonic() < end and connection.recv(_BLOCK):
+            pass
+    connection.close()

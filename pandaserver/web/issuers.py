@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import requests
 
-from pandaserver.config import build, read_ini
 from pandaserver.errors import ConfigError, NotAvailable
+from pandaserver.ini import build, read_ini
 from pandaserver.model.fqan import read_fqan
 
 log = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pandaserver.errors import BadInput
+from pandaserver.model.choice import write_site_wishes
 from pandaserver.model.file import SUBMITTED, FileType, NewFile, default_scope
 from pandaserver.model.job import NewJob
 from pandaserver.web import values
@@ -87,7 +88,7 @@ def read_jobs(value: Any, default_vo: str = "") -> list[NewJob]:
 
 def _read_job(job: Any, where: str, default_vo: str) -> NewJob:
     told, file_list = _split(job, where)
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {"site_wishes": _site_wishes(told, where)}
     kept: dict[str, Any] = {}
     for name, value in told.items():
         if name in _FIELDS:
@@ -103,6 +104,28 @@ def _read_job(job: Any, where: str, default_vo: str) -> NewJob:
     return NewJob(**fields, files=files, attributes=kept)
 
 
+_SITE_LISTS = ("includedSite", "excludedSite")  # in dictionaries only: no place in a positional list is theirs
+_PLACES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}(,[A-Za-z0-9][A-Za-z0-9._-]{0,63})*")
+_MOST_PLACES = 255  # characters
+
+
+def _site_wishes(told: dict[str, Any], where: str) -> str:
+    """Take out to which sites a job may go and must not go: lists, or names with commas between."""
+    lists = list[list[str]]()
+    for name in _SITE_LISTS:
+        value = told.pop(name, None) or []
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        if text and not _PLACES.fullmatch(text):
+            rule = "names of queues or sites with commas between"
+            raise BadInput(f"{where}: {name} is not acceptable: {rule}", field=name, value=value)
+        lists.append(text.split(",") if text else [])
+    wishes = write_site_wishes(*lists)
+    if len(wishes) > _MOST_PLACES:
+        text = f"{where}: includedSite and excludedSite have {len(wishes)} characters, at most {_MOST_PLACES}"
+        raise BadInput(text, field="includedSite", value=wishes)
+    return wishes
+
+
 def _split(job: Any, where: str) -> tuple[dict[str, Any], list[Any]]:
     """Give attributes that are set, and the list of files."""
     if isinstance(job, Mapping):
@@ -116,7 +139,7 @@ def _split(job: Any, where: str) -> tuple[dict[str, Any], list[Any]]:
         raise BadInput(f"{where}: a dictionary or list is expected", field="jobs", value=job)
     if not isinstance(file_list, list | None):
         raise BadInput(f"{where}: the files are no list", field=FILES, value=file_list)
-    _no_strangers(told, JOB_ATTRIBUTES, where)
+    _no_strangers(told, (*JOB_ATTRIBUTES, *_SITE_LISTS), where)
     return _set_only(told), file_list or []
 
 

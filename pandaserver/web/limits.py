@@ -1,7 +1,8 @@
-"""How much one DN may ask for: token buckets in this process, so with several processes each gives as much."""
+"""How much one DN or address may ask for: token buckets in this process, so with several each gives as much."""
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import threading
 import time
@@ -52,12 +53,13 @@ class Buckets:
 
 
 class Limits:
-    """What the configuration allows a DN: requests, of users and of services, and bytes of uploads."""
+    """What the configuration allows: requests of users, of services and of nobody known, and bytes of uploads."""
 
     def __init__(self, configured: LimitsSection, clock: Callable[[], float] = time.monotonic) -> None:
         self._configured = configured
         self._users = _buckets(configured.user_rate, configured.user_burst, clock)
         self._services = _buckets(configured.pilot_rate, configured.pilot_burst, clock)
+        self._nobodies = _buckets(configured.anonymous_rate, configured.anonymous_burst, clock)
         per_day = configured.sandbox_mb_per_day
         self._uploads = Buckets(per_day * _MB / _DAY_S, per_day * _MB, clock) if per_day else None
 
@@ -74,6 +76,19 @@ class Limits:
             text = f"too many requests from {dn}: {rate:g} a second are taken on average; come again later"
             raise TooMany(text, math.ceil(seconds), field="certificate", value=dn)
 
+    def take_anonymous(self, address: str) -> None:
+        """Count a request of somebody who is not known, by the address; an unknown one, as of a socket, is not counted.
+
+        Raises:
+            TooMany: too many came from there.
+        """
+        where = network(address)
+        seconds = self._nobodies.take(where) if self._nobodies and where else 0
+        if seconds:
+            rate = f"{self._configured.anonymous_rate:g} a second are taken on average"
+            text = f"too many requests without a certificate from {where}: {rate}; come again later, or show one"
+            raise TooMany(text, math.ceil(seconds), field="certificate", value=where)
+
     def take_upload(self, dn: str, size_bytes: int) -> None:
         """Count an upload.
 
@@ -88,3 +103,14 @@ class Limits:
 
 def _buckets(rate: float | None, burst: int, clock: Callable[[], float]) -> Buckets | None:
     return Buckets(rate, burst, clock) if rate else None
+
+
+def network(address: str) -> str:
+    """Give what counts as one place: an address, of IPv6 the /64 network, all of which one host may have; or none."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))

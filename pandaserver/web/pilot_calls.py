@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,8 +18,6 @@ from pandaserver.web.peer import is_still_there
 from pandaserver.web.pilotwire import FAILED, OK, write_claim, write_claims, write_no_job
 from pandaserver.web.roles import PILOTS
 
-_RETRY_AFTER_S = (5, 15)  # somewhere between, so that pilots do not come back together
-
 
 def get_job(caller: Caller, told: dict[str, Any]) -> dict[str, Any]:
     """Give a pilot a job or several, or say that there is none, at once or after it has waited."""
@@ -35,8 +32,8 @@ def get_job(caller: Caller, told: dict[str, Any]) -> dict[str, Any]:
 
     try:
         claims = caller.rooms.parking.wait_for(request.queue, attempt, wait)
-    except LotFull:
-        return write_no_job(random.randint(*_RETRY_AFTER_S))
+    except LotFull as full:
+        return write_no_job(full.retry_after_s)
     if not claims:
         return write_no_job()
     return write_claims(claims) if number > 1 else write_claim(claims[0])

@@ -134,11 +134,15 @@ def write_claim(claim: Claim) -> dict[str, Any]:
     logs = [f for f in claim.files if f.type is FileType.LOG]
     answer = {"StatusCode": OK} | _job(claim) | _inputs(inputs, claim.queue.endpoint)
     answer |= _outputs(outputs, logs, claim.queue.endpoint)
-    return answer | {
-        "jobToken": claim.token,
-        "heartbeatInterval": claim.queue.heartbeat_s,
-        "leaseTime": claim.lease_s,
-    }
+    return (
+        answer
+        | {
+            "jobToken": claim.token,
+            "heartbeatInterval": claim.queue.heartbeat_s,
+            "leaseTime": claim.lease_s,
+        }
+        | ({"outSuffix": claim.output_suffix} if claim.output_suffix else {})
+    )
 
 
 def _job(claim: Claim) -> dict[str, Any]:
@@ -295,6 +299,7 @@ def _read_output(lfn: str, facts: Any) -> OutputReport:
         size_bytes=_whole(facts, "fsize", least=0) or 0,
         adler32=adler32.rjust(8, "0"),
         endpoint=_text(facts, "endpoint", 64),
+        staged=facts.get("staged") is True,
     )
 
 

@@ -8,11 +8,13 @@ its working group higgs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from fnmatch import fnmatchcase
 
 from pandaserver.config import IdentitySection, is_dn
+from pandaserver.model.fqan import Fqan, read_fqan
 from pandaserver.web.identity import Identity
 
 
@@ -39,6 +41,7 @@ Grants = Mapping[Role, Reach]  # the first role is the one that a call is made f
 
 READ: Grants = {Role.ANYONE: Reach.ALL}
 OWN: Grants = {Role.USER: Reach.OWN}
+OPERATE: Grants = {Role.OPERATOR: Reach.ALL}
 OWN_OR_OPERATOR: Grants = {Role.USER: Reach.OWN, Role.OPERATOR: Reach.ALL}
 SUBMIT: Grants = {Role.USER: Reach.OWN, Role.PRODUCTION: Reach.SCOPE}
 PILOTS: Grants = {Role.PILOT: Reach.SCOPE, Role.USER: Reach.OWN}
@@ -102,18 +105,14 @@ def _granted(identity: Identity, listed: Iterable[str]) -> Iterable[Scope]:
         if entry == "*" or (is_dn(entry) and entry == identity.dn):
             yield EVERYTHING
         elif not is_dn(entry):
-            yield from (scope_of(fqan) for fqan in map(plain_fqan, identity.fqans) if fnmatchcase(fqan, entry))
+            yield from (Scope(f.vo, f.working_group) for f in _attributes(identity) if fnmatchcase(str(f), entry))
 
 
-def plain_fqan(fqan: str) -> str:
-    """Take away the parts of an attribute that say nothing."""
-    return fqan.removesuffix("/Capability=NULL").removesuffix("/Role=NULL")
-
-
-def scope_of(fqan: str) -> Scope:
-    """Give VO and working group of an attribute: the first part of its path, and the rest of it."""
-    vo, *group = plain_fqan(fqan).partition("/Role=")[0].strip("/").split("/")
-    return Scope(vo, "/".join(group))
+def _attributes(identity: Identity) -> Iterable[Fqan]:
+    """Read the attributes of somebody; what is none gives nothing."""
+    for text in identity.fqans:
+        with suppress(ValueError):
+            yield read_fqan(text)
 
 
 def permit(grants: Grants, identity: Identity | None, configured: IdentitySection) -> Permit | None:

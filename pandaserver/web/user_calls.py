@@ -1,43 +1,36 @@
-"""Calls that users make: submit, look, kill, ask why."""
+"""Calls that users make: submit, look, kill."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pandaserver.errors import BadInput
-from pandaserver.model.priority import PriorityRules
 from pandaserver.userinterface import manage
 from pandaserver.userinterface.submit import User, submit
 from pandaserver.web import values
-from pandaserver.web.access import as_produced
 from pandaserver.web.calls import Call, Caller, Param
 from pandaserver.web.describe import describe
 from pandaserver.web.identity import compact_name
-from pandaserver.web.jobwire import read_jobs
-from pandaserver.web.membership import as_member
+from pandaserver.web.newjobs import priority_rules, read_new
 from pandaserver.web.pickle_answers import job_spec
-from pandaserver.web.roles import OWN, OWN_OR_OPERATOR, READ, SUBMIT, Reach, Role, scopes_of
+from pandaserver.web.roles import OWN, OWN_OR_OPERATOR, READ, SUBMIT, Reach
+from pandaserver.web.why_calls import warnings_about
 
 _MAX_KEY = 64
 _IDS = Param("job_ids", values.job_ids, also=("ids",))
 
 
 def submit_jobs(caller: Caller, jobs: Any, clientKey: str) -> list[Any]:  # noqa: N803 - its name on the wire
-    """Accept jobs; answer [PandaID, jobDefinitionID, {"jobsetID": n}] for each."""
-    config, identity = caller.rooms.config, caller.known
-    _check_number(jobs, config.limits.jobs_per_submission)
-    new = as_member(read_jobs(jobs, "" if identity.fqans else config.identity.default_vo), identity)
-    scopes = scopes_of(identity, Role.PRODUCTION, config.identity)
-    new = [as_produced(job, scopes, caller.dn) if job.production else job for job in new]
+    """Accept jobs; answer [PandaID, jobDefinitionID, {"jobsetID": n}] for each.
+
+    What the submitter should know stands as `warnings` beside the jobsetID of the first job that it is about.
+    """
+    new = read_new(caller, jobs)
     user, key = User(caller.dn, compact_name(caller.dn)), clientKey or _key_of_header(caller.client_key)
-    rules = PriorityRules(config.priority.raise_max or 0, config.priority.daily_cpu_s)
-    submitted = submit(caller.rooms.buffer, user, new, client_key=key, rules=rules)
-    return [[s.job_id, s.definition_id, {"jobsetID": s.jobset_id}] for s in submitted]
-
-
-def _check_number(jobs: Any, most: int) -> None:
-    if isinstance(jobs, list) and len(jobs) > most:
-        raise BadInput(f"{len(jobs)} jobs submitted, 1 to {most} are accepted", field="jobs", value=len(jobs))
+    submitted = submit(caller.rooms.buffer, user, new, client_key=key, rules=priority_rules(caller))
+    warnings = warnings_about(caller, new)
+    told = ({"warnings": warnings[place]} if place in warnings else {} for place in range(len(submitted)))
+    return [[s.job_id, s.definition_id, {"jobsetID": s.jobset_id} | w] for s, w in zip(submitted, told, strict=True)]
 
 
 def _client_key(value: Any) -> str:
@@ -63,12 +56,6 @@ def kill_jobs(caller: Caller, job_ids: list[int], **_old: Any) -> list[bool]:
     """Kill jobs."""
     operator = caller.permit.reach is Reach.ALL
     return manage.kill(caller.rooms.buffer, job_ids, dn=caller.dn, operator=operator)
-
-
-def get_reasons(caller: Caller, job_id: int) -> list[dict[str, Any]]:
-    """Tell why a job went where it went."""
-    found = manage.why(caller.rooms.buffer, job_id)
-    return [{"site": r.site, "verdict": r.verdict, "reason": r.reason, "weight": r.weight, "time": r.at} for r in found]
 
 
 def get_retries(caller: Caller, job_id: int) -> list[dict[str, Any]]:
@@ -133,7 +120,6 @@ USER_CALLS = (
         ),
         writes=True, pickled="ids",
     ),
-    Call("job/get_reasons", "getBrokerageReasons", READ, get_reasons, (Param("job_id", values.whole_number),)),
     Call("job/get_retries", "getRetries", READ, get_retries, (Param("job_id", values.whole_number),)),
     Call(
         "file_server/upload_cache_file", "putFile", OWN, upload,

@@ -25,7 +25,9 @@ def text(value: Any) -> str:
 
 
 def whole_number(value: Any) -> int:
-    """Read a whole number, also from digits."""
+    """Read a whole number, also from digits, or from what JSON of other languages makes of it (5.0)."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError(f"a whole number is expected, not {type(value).__name__}")
     try:
@@ -100,6 +102,14 @@ def job_ids(value: Any) -> list[int]:
         value = value.replace(",", " ").split()
     read = from_json(value)
     return [whole_number(v) for v in (read if isinstance(read, list) else [read])]
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """Read a list of JSON objects."""
+    read = from_json(value)
+    if not isinstance(read, list) or not all(isinstance(one, dict) for one in read):
+        raise ValueError("a list of objects is expected")
+    return read
 
 
 def plain(data: Any, *, marked_times: bool) -> Any:

@@ -10,6 +10,7 @@ import factories as f
 import pytest
 import sqlalchemy as sa
 
+from pandaserver.model.choice import Candidate, Choice
 from pandaserver.model.codes import ErrorFamily, JobError
 from pandaserver.model.file import FileStatus, FileType, NewFile
 from pandaserver.model.states import FINAL, JobState
@@ -30,8 +31,10 @@ def end(buffer: TaskBuffer, *job_ids: int, state: JobState = S.CANCELLED) -> Non
     error = JobError(ErrorFamily.TASKBUFFER, 100, "no more wanted")
     for job_id in job_ids:
         f.accept(buffer, f.new_job(file, parameters="--seed 7", attributes={"x": 1}), first_id=job_id)
-        said = reasons.RecordedReason(job_id, buffer.now(), "BNL", "chosen", "nearest", 0.5)
+        said = reasons.NewRound(job_id, buffer.now(), Choice("BNL", (Candidate("BNL", 0.5, "nearest"),)))
         buffer.run(lambda c, one=said: reasons.add(c, [one]))
+        before = {"job_id": job_id, "at": buffer.now(), "site": "UTA", "verdict": "rejected", "reason": "off"}
+        buffer.run(lambda c, one=before: c.execute(sa.insert(schema.brokerage_reasons).values(one)))
         job = f.load_job(buffer, job_id)
         buffer.run(lambda c, one=job: jobs.add_errors(c, one, [error], buffer.now()))
         f.move(buffer, job_id, state)
@@ -222,7 +225,7 @@ def test_a_record_is_the_same_before_and_after(buffer: TaskBuffer) -> None:
     after = buffer.read(lambda c: records.of_job(c, 1))
     assert before is not None and after is not None
     assert vars(after) == vars(before) | {"archived": True}
-    assert [len(vars(after)[kind]) for kind in ("history", "errors", "reasons", "files")] == [2, 1, 1, 1]
+    assert [len(vars(after)[kind]) for kind in ("history", "errors", "rounds", "files")] == [2, 1, 2, 1]
     assert buffer.read(lambda c: records.of_job(c, 2)) is None
 
 

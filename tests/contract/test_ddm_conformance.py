@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -9,19 +10,26 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from factories import Clock
+from conftest import pick_free_port
+from factories import Clock, Pki
+from private_webdav import StorageServer, private_webdav
+from private_xrootd import private_xrootd
+from rucio_system import make_rucio_system
 
-from pandaserver.background.pace import Measure
 from pandaserver.background.pool import Handler, WorkPool, one_by_one
 from pandaserver.dataservice.ddm import local, storage
-from pandaserver.dataservice.ddm.protocol import DDM
-from pandaserver.errors import DDMError, DDMFatal
+from pandaserver.dataservice.ddm.lanes import CALLBACK, LINK
+from pandaserver.dataservice.ddm.protocol import DDM, Progress, ProgressState
+from pandaserver.dataservice.ddm.removing import DELETE
+from pandaserver.dataservice.ddm.storage import Credentials, Stores
+from pandaserver.errors import DDMError, DDMFatal, DDMUnknown
 from pandaserver.model.file import Replica
 from pandaserver.model.grid import Endpoint, Topology
-from pandaserver.taskbuffer import catalogue, topology
+from pandaserver.taskbuffer import topology, transfers
 from pandaserver.taskbuffer.buffer import TaskBuffer
+from pandaserver.taskbuffer.database import Database
 
-BACK_ENDS = ["local"]
+pytestmark = pytest.mark.conformance  # `tools/test --only conformance` ends with a table of this file
 PLACES = ("A", "B", "C", "D")
 
 
@@ -48,17 +56,20 @@ class LocalSystem:
     ddm: local.LocalDDM
     buffer: TaskBuffer
     endpoints: dict[str, Endpoint]
+    data: Path  # below which the endpoints really are
+    own: Callable[[Path], None]
     calls: list[tuple[str, str]] = field(default_factory=list)
 
     def store(self, endpoint: str, lfn: str, content: bytes, *, scope: str = "s") -> Replica:
         path = self.path(endpoint, lfn, scope=scope)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+        self.own(path)
         checksum = f"{zlib.adler32(content):08x}"
         return Replica(scope=scope, lfn=lfn, endpoint=endpoint, guid="g", size_bytes=len(content), adler32=checksum)
 
     def path(self, endpoint: str, lfn: str, *, scope: str = "s") -> Path:
-        return storage.file_path(self.endpoints[endpoint], scope, lfn)
+        return self.data / endpoint / storage.below_root(scope, lfn)
 
     def settle(self, seconds: float = 0) -> None:
         assert isinstance(self.buffer.clock, Clock)
@@ -68,26 +79,90 @@ class LocalSystem:
     @property
     def pool(self) -> WorkPool:
         handlers = {
-            local.COPY: Handler(self.ddm.copy, self.ddm.give_up, Measure(at_once=10)),
-            local.CALLBACK: Handler(
-                one_by_one(lambda w: self.calls.append((w.payload["dataset"], w.payload["endpoint"])))
-            ),
+            LINK: Handler(one_by_one(self.ddm.carrier.run)),
+            DELETE: Handler(one_by_one(self.ddm.remover.run)),
+            CALLBACK: Handler(one_by_one(lambda w: self.calls.append((w.payload["dataset"], w.payload["endpoint"])))),
         }
         return WorkPool(self.buffer, handlers, threads=1, lease_s=60, give_up_after_s=86400)
 
 
-def make_local(buffer: TaskBuffer, root: Path) -> LocalSystem:
-    endpoints = {name: Endpoint(name=name, site=name, url=f"file://{root}/{name}") for name in PLACES}
+def over_folders(request: pytest.FixtureRequest, buffer: TaskBuffer) -> System:
+    root = request.getfixturevalue("tmp_path") / "storage"
+    return local_system(buffer, root, lambda name: f"file://{root}/{name}")
+
+
+def over_server(request: pytest.FixtureRequest, buffer: TaskBuffer, url: str, name: str) -> System:
+    server: StorageServer = request.getfixturevalue(name)
+    server.clear()
+    trust = Credentials(server.proxy, None, server.certificates)
+    return local_system(buffer, server.data, lambda place: url.format(server=server, place=place), trust, server.own)
+
+
+def local_system(
+    buffer: TaskBuffer,
+    data: Path,
+    url: Callable[[str], str],
+    trust: Credentials | None = None,
+    own: Callable[[Path], None] = lambda _: None,
+) -> LocalSystem:
+    endpoints = {name: Endpoint(name=name, site=name, url=url(name)) for name in PLACES}
     buffer.run(lambda c: topology.save(c, Topology(queues={}, endpoints=endpoints)))
-    return LocalSystem(local.LocalDDM(buffer), buffer, endpoints)
+    stores = Stores(trust) if trust else Stores()
+    return LocalSystem(local.LocalDDM(buffer, stores), buffer, endpoints, data, own)
 
 
-MAKERS: dict[str, Callable[[TaskBuffer, Path], System]] = {"local": make_local}
+@pytest.fixture(scope="module")
+def webdav(pki: Pki) -> Iterator[StorageServer]:
+    with private_webdav(pki, pick_free_port()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def plain_xrootd(pki: Pki) -> Iterator[StorageServer]:
+    with private_xrootd(pki, pick_free_port()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def xrootd(pki: Pki) -> Iterator[StorageServer]:
+    with private_xrootd(pki, pick_free_port(), http_port=pick_free_port()) as server:
+        yield server
+
+
+Maker = Callable[[pytest.FixtureRequest, TaskBuffer], System]
+# What stands in the table: the data management, its storage, its database.
+MAKERS: dict[str, Maker] = {
+    "folders": over_folders,
+    "folders_mariadb": over_folders,
+    "mod_dav": lambda request, buffer: over_server(request, buffer, "{server.url}/{place}", "webdav"),
+    "XrdHttp": lambda request, buffer: over_server(request, buffer, "{server.url}/{place}", "xrootd"),
+    "root": lambda request, buffer: over_server(request, buffer, "{server.root_url}/{place}", "plain_xrootd"),
+    "rucio": lambda request, buffer: make_rucio_system(request.getfixturevalue("rucio"), PLACES),
+    "root_gsi": lambda request, buffer: over_server(request, buffer, "{server.root_url}/{place}", "xrootd"),
+}
+BACK_ENDS = [pytest.param(name, marks=[pytest.mark.mysql] if name.endswith("mariadb") else []) for name in MAKERS]
+
+
+# Of these only what is our own gives up, or can be spoiled at every step.
+built_in = pytest.mark.parametrize("system", [one for one in BACK_ENDS if one.values != ("rucio",)], indirect=True)
 
 
 @pytest.fixture(params=BACK_ENDS)
-def system(request: pytest.FixtureRequest, buffer: TaskBuffer, tmp_path: Path) -> Iterator[System]:
-    yield MAKERS[request.param](buffer, tmp_path)
+def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
+    database, give_back = tables(request, tmp_path)
+    buffer = TaskBuffer(database, Clock())
+    yield MAKERS[request.param](request, buffer)
+    database.close()
+    give_back()
+
+
+def tables(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Database, Callable[[], None]]:
+    """Give an empty database of the kind that the back end asks for, and what gives it back."""
+    if request.param.endswith("mariadb"):
+        used = request.getfixturevalue("used_database")
+        return Database(used.take()), used.give_back
+    shutil.copyfile(request.getfixturevalue("sqlite_pattern"), tmp_path / "panda.db")
+    return Database(f"sqlite:///{tmp_path / 'panda.db'}"), lambda: None
 
 
 def there(system: System, lfn: str) -> list[str]:
@@ -204,7 +279,7 @@ def test_unknown_datasets_are_empty(system: System) -> None:
     assert system.ddm.contents("nothing") == []
     assert system.ddm.missing_at("nothing", "A") == []
     system.ddm.freeze(["nothing"])
-    system.ddm.cancel("nothing", "A")
+    system.ddm.cancel([("nothing", "A")])
 
 
 # --- many datasets in one call
@@ -339,7 +414,7 @@ def test_a_cancelled_request_brings_nothing_more(system: System) -> None:
     system.ddm.register({"d": [system.store("A", "one", b"1")]})
     system.ddm.request(["d"], "B")
     for _ in range(2):
-        system.ddm.cancel("d", "B")
+        system.ddm.cancel([("d", "B")])
     system.ddm.register({"d": [system.store("A", "two", b"2")]})
     system.settle()
     assert system.ddm.missing_at("d", "B") == [("s", "one"), ("s", "two")]
@@ -355,7 +430,7 @@ def test_several_destinations_do_not_mix(system: System) -> None:
     system.ddm.request(["d"], "B")
     system.ddm.request(["d"], "C")
     system.ddm.request(["e"], "B")
-    system.ddm.cancel("d", "C")
+    system.ddm.cancel([("d", "C")])
     system.settle()
     assert sorted(system.calls) == [("d", "B"), ("e", "B")]
     assert there(system, "one") == there(system, "two") == ["A", "B"]
@@ -391,6 +466,7 @@ def test_without_a_good_source_nothing_arrives_until_there_is_one(system: System
     assert system.calls == [("d", "B")]
 
 
+@built_in
 def test_a_copy_given_up_is_tried_again_when_it_is_requested_again(system: System) -> None:
     system.ddm.register({"d": [system.store("A", "one", b"123")]})
     system.path("A", "one").unlink()
@@ -406,11 +482,12 @@ def test_a_copy_given_up_is_tried_again_when_it_is_requested_again(system: Syste
     assert system.calls[-1] == ("d", "B")
 
 
+@built_in
 def test_a_copy_made_and_not_recorded_is_made_again(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     system.ddm.register({"d": [system.store("A", "one", b"123")]})
     system.ddm.request(["d"], "B")
     with monkeypatch.context() as patch:
-        patch.setattr(catalogue, "end_transfers", lambda *_, **__: 1 / 0)
+        patch.setattr(transfers, "save", lambda *_, **__: 1 / 0)
         system.settle()
     assert system.path("B", "one").exists()
     assert system.ddm.missing_at("d", "B") == [("s", "one")]
@@ -432,3 +509,123 @@ def test_the_place_of_a_file_is_given_by_its_name_alone(system: System, scope: s
     assert parts[-1] == "f.root"
     assert parts[-3 - len(scope.split(".")) : -3] == tuple(scope.split("."))
     assert system.path("B", "f.root", scope=scope).read_bytes() == b"1"
+
+
+# --- containers
+
+
+def test_a_container_has_the_files_of_its_datasets(system: System) -> None:
+    one, two, three = (system.store("A", lfn, lfn.encode()) for lfn in ("one", "two", "three"))
+    system.ddm.register({"d": [one, two], "e": [two, three], "other": [one]})
+    for _ in range(2):
+        system.ddm.collect("c", ["d"])
+    assert system.ddm.contents("c") == [("s", "one"), ("s", "two")]
+    system.ddm.collect("c", ["d", "e"])
+    assert system.ddm.contents("c") == [("s", "one"), ("s", "three"), ("s", "two")]
+    system.ddm.register({"d": [system.store("B", "four", b"4")]})
+    assert ("s", "four") in system.ddm.contents("c"), "what comes later is in it too"
+
+
+def test_only_known_datasets_are_collected_all_or_none(system: System) -> None:
+    system.ddm.register({"d": [system.store("A", "one", b"1")]})
+    with pytest.raises(DDMUnknown, match="nothing"):
+        system.ddm.collect("c", ["d", "nothing"])
+    assert system.ddm.contents("c") == []
+    system.ddm.collect("c", [])
+
+
+def test_a_name_is_of_a_dataset_or_of_a_container(system: System) -> None:
+    one = system.store("A", "one", b"1")
+    system.ddm.register({"d": [one], "e": [one]})
+    system.ddm.collect("c", ["d"])
+    with pytest.raises(DDMFatal):
+        system.ddm.collect("e", ["d"])
+    with pytest.raises(DDMFatal):
+        system.ddm.register({"c": [one]})
+    with pytest.raises(DDMFatal):
+        system.ddm.request(["c"], "B")
+    assert system.ddm.contents("c") == system.ddm.contents("e") == [("s", "one")]
+
+
+# --- progress
+
+
+def test_progress_is_told_of_many_at_once(system: System) -> None:
+    system.ddm.register({"d": [system.store("A", "one", b"1"), system.store("B", "two", b"2")]})
+    system.ddm.register({"e": [system.store("A", "three", b"3")]})
+    system.ddm.request(["d"], "B")
+    system.ddm.request(["e"], "A")
+    pairs = [("d", "B"), ("e", "A"), ("e", "C"), ("nothing", "A")]
+    found = system.ddm.progress(pairs)
+    assert found["d", "B"] == Progress(ProgressState.REPLICATING, 1, 2)
+    assert (found["e", "A"].there, found["e", "A"].total) == (1, 1)
+    assert [found[pair].state for pair in pairs[2:]] == [ProgressState.GONE] * 2
+    system.settle()
+    found = system.ddm.progress(pairs)
+    assert (found["d", "B"], found["e", "A"]) == (Progress(ProgressState.OK, 2, 2), Progress(ProgressState.OK, 1, 1))
+    system.ddm.cancel([("d", "B")])
+    assert system.ddm.progress([("d", "B")])["d", "B"].state is ProgressState.GONE
+    assert system.ddm.progress([]) == {}
+
+
+def test_what_is_stuck_says_why_and_goes_on_when_it_can(system: System) -> None:
+    system.ddm.register({"d": [system.store("A", "one", b"123"), system.store("A", "two", b"2")]})
+    system.path("A", "one").unlink()
+    system.ddm.request(["d"], "B")
+    for _ in range(4):
+        system.settle(30)
+    found = system.ddm.progress([("d", "B")])["d", "B"]
+    assert (found.state, found.there, found.total) == (ProgressState.STUCK, 1, 2)
+    assert found.error
+    system.store("A", "one", b"123")
+    system.settle(400)
+    assert system.ddm.progress([("d", "B")])["d", "B"] == Progress(ProgressState.OK, 2, 2)
+
+
+# --- delete
+
+
+def test_a_deleted_dataset_takes_the_files_along_that_nobody_else_has(system: System) -> None:
+    one, two = system.store("A", "one", b"1"), system.store("A", "two", b"2")
+    system.ddm.register({"d": [one, two], "e": [two]})
+    system.ddm.request(["d"], "B")
+    system.settle()
+    for _ in range(2):
+        system.ddm.delete(["d"])
+    system.settle(1)
+    assert system.ddm.contents("d") == []
+    assert system.ddm.replicas([("s", "one")]) == {}
+    assert not system.path("A", "one").exists() and not system.path("B", "one").exists()
+    assert there(system, "two") == ["A", "B"] and system.path("B", "two").read_bytes() == b"2"
+    assert system.ddm.progress([("d", "B")])["d", "B"].state is ProgressState.GONE
+
+
+def test_what_is_deleted_may_come_again_with_other_bytes(system: System) -> None:
+    system.ddm.register({"d": [system.store("A", "one", b"1")]})
+    system.ddm.delete(["d"])
+    system.settle(1)
+    again = system.store("A", "one", b"other")
+    system.ddm.register({"d": [again]})
+    system.settle(1)
+    assert system.ddm.replicas([("s", "one")]) == {("s", "one"): [again]}
+    assert system.path("A", "one").read_bytes() == b"other"
+
+
+def test_deleting_a_container_leaves_its_datasets(system: System) -> None:
+    system.ddm.register({"d": [system.store("A", "one", b"1")]})
+    system.ddm.collect("c", ["d"])
+    system.ddm.delete(["c", "nothing"])
+    system.settle(1)
+    assert (system.ddm.contents("c"), system.ddm.contents("d")) == ([], [("s", "one")])
+    assert system.path("A", "one").exists()
+
+
+# --- names that are none
+
+
+@pytest.mark.parametrize("lfn", ["..", "../../x", "a/b", "", "a\x00b", "a\nb"], ids=repr)
+def test_no_name_leads_out_of_an_endpoint(system: System, lfn: str) -> None:
+    replica = replace(system.store("A", "one", b"1"), lfn=lfn)
+    with pytest.raises(DDMError):
+        system.ddm.register({"d": [replica]})
+    assert system.ddm.contents("d") == []

@@ -14,7 +14,6 @@ import sqlalchemy as sa
 
 from pandaserver.app import create_app
 from pandaserver.config import IdentitySection, PrioritySection
-from pandaserver.model.grid import Topology
 from pandaserver.model.share import read_shares
 from pandaserver.taskbuffer import schema
 
@@ -48,20 +47,19 @@ def all_got(grid: f.Grid, **told: Any) -> list[int]:
 @pytest.fixture
 def grid(grid: f.Grid) -> f.Grid:
     """A queue whose nodes have eight cores."""
-    old = grid.server.installation.topology
-    wide = replace(old.queues["BNL"], cores=8)
-    configure(grid, topology=replace(old, queues={**old.queues, "BNL": wide}))
+    sites = grid.server.installation.config.grid.sites
+    sites.write_text(sites.read_text().replace("[queue BNL]", "[queue BNL]\ncores = 8"))
+    configure(grid)
     return grid
 
 
-def configure(grid: f.Grid, *, topology: Topology | None = None, **sections: Any) -> None:
+def configure(grid: f.Grid, **sections: Any) -> None:
     """Let a server with another configuration take over."""
     shares = read_shares(sections.pop("shares", {}))
     old = grid.server.installation
     grid.close()
     grid.clients.clear()
-    config, described = replace(old.config, **sections), topology or old.topology
-    installation = replace(old, shares=shares, config=config, topology=described)
+    installation = replace(old, shares=shares, config=replace(old.config, **sections))
     grid.server = create_app(installation, grid.clock, callback=grid.called_back)
 
 

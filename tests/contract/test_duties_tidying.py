@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import sqlalchemy as sa
 from factories import Grid, production_job
 
-from pandaserver.taskbuffer import schema
+from pandaserver.taskbuffer import links, schema
 
 DAY = 24 * 3600
 
@@ -52,3 +54,11 @@ def test_a_dataset_to_which_something_will_come_stays_open(grid: Grid) -> None:
     grid.run_job(grid.get_job("BNL"))
     grid.watch(2 * 3600)
     assert statuses(grid) == {"running"}
+
+
+def test_what_links_carried_long_ago_is_forgotten(grid: Grid) -> None:
+    for days in (1, 200):
+        then = grid.clock() - timedelta(days=days)
+        grid.buffer.run(lambda c, then=then: links.note(c, ("A", "B"), links.Carried(1, 1, 1.0), then))  # type: ignore[misc]
+    grid.watch(DAY + 60)
+    assert count(grid, schema.ddm_link_hours) == 1

@@ -148,10 +148,15 @@ def test_anything_gets_an_answer_for_long(doors: Grid, path: str, who: str | Non
     fuzz(doors, path=path, who=who, told=told, form=form)
 
 
+RIGHT = {Role.ANYONE: None, Role.USER: "alice", Role.PILOT: "pilot", Role.DDM: "ddm", Role.OPERATOR: "prodman"}
+
+
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.legacy)
 def test_the_right_caller_with_wrong_values(doors: Grid, call: Any):
     """Past the guard at the door, where mistakes would show."""
-    who = {Role.ANYONE: None, Role.USER: "alice", Role.PILOT: "pilot", Role.DDM: "ddm"}[call.role]
+    who = {Role.ANYONE: None, Role.USER: "alice", Role.PILOT: "pilot", Role.DDM: "ddm", Role.OPERATOR: "prodman"}[
+        call.role
+    ]
     names = PILOT_NAMES if call.raw else [name for p in call.params for name in (p.name, *p.also)]
 
     @settings(usual, max_examples=40)
@@ -169,7 +174,9 @@ def test_the_right_caller_with_wrong_values(doors: Grid, call: Any):
 @pytest.mark.slow
 @pytest.mark.parametrize("call", [c for c in CALLS if c.params or c.raw], ids=lambda call: call.legacy)
 def test_the_right_caller_with_wrong_values_for_long(doors: Grid, call: Any):
-    who = {Role.ANYONE: None, Role.USER: "alice", Role.PILOT: "pilot", Role.DDM: "ddm"}[call.role]
+    who = {Role.ANYONE: None, Role.USER: "alice", Role.PILOT: "pilot", Role.DDM: "ddm", Role.OPERATOR: "prodman"}[
+        call.role
+    ]
     names = PILOT_NAMES if call.raw else [name for p in call.params for name in (p.name, *p.also)]
     required = {"getJob": {"siteName": "BNL"}, "updateJob": {"jobId": 1, "state": "running"}}.get(call.legacy, {})
 

@@ -25,9 +25,11 @@ from urllib.parse import quote_plus, urlencode
 import psutil
 import pytest
 import sqlalchemy as sa
+from cryptography.fernet import Fernet
 from factories import Clock, Grid, Pki, analysis_job, production_job, write_config
 
 from pandaserver.app import create_app, read_installation
+from pandaserver.config import SecretsSection
 from pandaserver.taskbuffer import schema
 from pandaserver.web.application import CALLS
 from pandaserver.web.attributes import FILE_ATTRIBUTES, JOB_ATTRIBUTES
@@ -39,7 +41,7 @@ MOST_GROWTH_MB = 40  # of the process, between a fifth of the run and its end; a
 WORK_EVERY = 5000
 ALLOWED = {200, 400, 401, 403, 404, 405, 409, 413, 415}
 WHO = (None, "alice", "bob", "prodman", "pilot", "ddm", "creds/limited", "creds/foreign")
-USUAL = {Role.ANYONE: None, Role.USER: "alice", Role.PILOT: "pilot", Role.DDM: "ddm"}
+USUAL = {Role.ANYONE: None, Role.USER: "alice", Role.PILOT: "pilot", Role.DDM: "ddm", Role.OPERATOR: "prodman"}
 HOSTILE: tuple[Any, ...] = (
     "", "NULL", "None", "True", "[]", "{}", "[[[[[]]]]]", "'; DROP TABLE jobs; --", "1 OR 1=1", "%' --",
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "../../etc/passwd", "/etc/passwd\x00.tgz", "${jndi:x}",
@@ -55,6 +57,9 @@ HEADERS = (
     "SSL-Client-S-DN",
     "Host",
     "Origin",
+    "X-Job-Id",
+    "X-Job-Token",
+    "Authorization",
 )
 
 
@@ -93,12 +98,16 @@ def fuzzed(tmp_path: Path, pki: Pki, sqlite_pattern: Path) -> Iterator[Grid]:
     """A server that takes everything there is, pickles and users' pilots too."""
     shutil.copyfile(sqlite_pattern, tmp_path / "panda.db")
     installation = read_installation(write_config(tmp_path / "grid", pki, f"sqlite:///{tmp_path / 'panda.db'}"))
-    told = installation.config
+    told, key = installation.config, tmp_path / "secrets.key"
+    key.write_bytes(Fernet.generate_key())
+    key.chmod(0o600)
     config = replace(
         told,
         server=replace(told.server, accept_pickles=True),
         identity=replace(told.identity, user_pilots=True),
         dispatch=replace(told.dispatch, wait_max_s=0),
+        cache=replace(told.cache, public=False),
+        secrets=SecretsSection(key_file=key),
     )
     clock = Clock()
     grid = Grid(tmp_path, pki, clock, create_app(replace(installation, config=config), clock))
@@ -142,7 +151,7 @@ def old_job() -> str:
 
 
 def good_requests(grid: Grid) -> list[Good]:
-    job = grid.get_job("BNL")
+    job, other = grid.get_job("BNL"), grid.get_job("BNL")
     word = {"jobId": job["PandaID"], "attemptNr": job["attemptNr"], "jobToken": job["jobToken"], "state": "running"}
     output = {"a.root": {"guid": "g", "fsize": 5, "adler32": "0a0b0c0d", "endpoint": "BNL_DISK"}}
     told: dict[str, dict[str, Any]] = {
@@ -152,11 +161,17 @@ def good_requests(grid: Grid) -> list[Good]:
         "job/get_description_incl_archive": {"job_ids": "1,2"},
         "job/get_reasons": {"job_id": 1},
         "job/get_retries": {"job_id": "1"},
+        "job/why": {"job_id": 1},
+        "job/check": {"jobs": [analysis_job("a", excludedSite="UTA"), production_job(2)]},
         "queue/get": {"queue": "BNL"},
+        "queue/history": {"queue": "BNL"},
+        "queue/set_status": {"queue": "UTA", "status": "test", "reason": "disks", "until": "2027-01-31T18:00"},
+        "queue/clear_status": {"queue": "UTA", "reason": "done"},
         "share/list": {"queue": "BNL"},
         "data/list_files": {"dataset": "mc.test.evnt"},
         "data/get_dataset": {"dataset": "mc.test.evnt"},
         "data/dataset_completed": {"dataset": "mc.test.evnt", "site": "BNL_DISK"},
+        "data/ddm_messages": {"messages": [{"id": "1", "event_type": "RULE_OK", "payload": {"name": "mc.test.evnt"}}]},
         "pilot/acquire_jobs": {
             "siteName": "BNL", "node": "wn1", "mem": 4000, "diskSpace": 1000, "prodSourceLabel": "managed", "nJobs": 2,
             "requestId": "r", "coreCount": 1, "vo": "testvo", "wait": 5, "remainingTime": 100,
@@ -166,6 +181,9 @@ def good_requests(grid: Grid) -> list[Good]:
             "pilotErrorCode": 1099, "pilotErrorDiag": "x", "stdout": "y", "metaData": "{}",
         },
         "pilot/update_jobs_bulk": {"jobList": json.dumps([word, word | {"state": "finished"}])},
+        "creds/set_user_secrets": {"key": "DB_PASSWORD", "value": "s3cret"},
+        "creds/get_user_secrets": {"keys": ["DB_PASSWORD"]},
+        "creds/get_job_secrets": {"jobId": other["PandaID"], "jobToken": other["jobToken"]},
     }  # fmt: skip
     made = []
     for call in CALLS:

@@ -69,25 +69,25 @@ def with_unknown_endpoint(facts: dict[str, Any], lfn: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "text"),
+    ("spoil", "code", "text"),
     [
-        (without_output, "the pilot reported success without evnt."),
-        (with_strange_file, "the pilot stored strange.root, which is no output of the job"),
-        (with_other_size, "has 5 bytes, 6 were announced"),
-        (with_other_checksum, "deadbeef was announced"),
-        (with_unknown_endpoint, "there is no endpoint NOWHERE"),
+        (without_output, 200, "the pilot reported success without evnt."),
+        (with_strange_file, 200, "the pilot stored strange.root, which is no output of the job"),
+        (with_other_size, 205, "has 5 bytes, 6 were announced"),
+        (with_other_checksum, 205, "deadbeef was announced"),
+        (with_unknown_endpoint, 206, "there is no endpoint NOWHERE"),
     ],
 )
-def test_outputs_that_are_not_what_was_reported(grid: Grid, spoil: Callable[..., None], text: str) -> None:
+def test_outputs_that_are_not_what_was_reported(grid: Grid, spoil: Callable[..., None], code: int, text: str) -> None:
     job_id, job = produce(grid)
     facts = stored(grid, job)
     spoil(facts, next(lfn for lfn in facts if lfn != job["logFile"]))
     grid.update(job, "running")
     grid.update(job, "finished", xml=json.dumps(facts))
     grid.work()
-    check_failed(grid, job_id, "ddm", 200, text)
+    check_failed(grid, job_id, "ddm", code, text)
     assert files_in(grid, "mc.test.evnt") == []
-    assert grid.buffer.read(work.pending) == {}
+    assert grid.buffer.read(work.pending) == {"sweep": 1}
 
 
 def test_a_file_that_is_not_there_yet_is_looked_for_again(grid: Grid) -> None:

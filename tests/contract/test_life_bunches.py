@@ -101,6 +101,8 @@ def counted(monkeypatch: pytest.MonkeyPatch, grid: Grid) -> Iterator[list[str]]:
 
 
 def test_as_many_statements_for_thirty_jobs_as_for_three(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topology._remembered, "_for_s", 3600.0)  # or a slow machine reads the grid in between
+    topology._remembered.forget()
     numbers = dict[str, list[int]]()
     produce(grid, 2)  # so that there is nothing left that is done once only
     for size in (3, 30):
@@ -162,7 +164,7 @@ def test_each_job_of_a_bunch_ends_as_it_would_alone(grid: Grid) -> None:
     assert grid.state(late["PandaID"]) == "holding"
     assert grid.history(failed["PandaID"])[-1] in ("failed", "activated")
     assert grid.state(killed["PandaID"]) == "cancelled"
-    assert pending(grid) == {"add": 1}
+    assert pending(grid) == {"add": 1, "sweep": 4}
     path.with_suffix(".late").rename(path)
     grid.watch(2)
     assert grid.state(late["PandaID"]) == "finished"
@@ -362,10 +364,11 @@ def test_jobs_of_a_bunch_go_different_ways(grid: Grid) -> None:
     }  # fmt: skip
     assert grid.history(dead)[-1] in ("closed", "cancelled")
     said = {job_id: grid.buffer.read(lambda c, i=job_id: reasons.of_job(c, i)) for job_id in ids}  # type: ignore[misc]
-    chosen = {job_id: [r.site for r in some if r.verdict == "chosen"] for job_id, some in said.items()}
+    chosen = {job_id: [r.queue for r in some if r.queue] for job_id, some in said.items()}
     assert chosen[at_bnl] == chosen[here] == chosen[there] == ["BNL"]
     assert chosen[at_uta] == ["UTA"]
-    assert {len(said[i]) for i in (at_bnl, at_uta, off_line, nowhere, anywhere)} == {3}, "a word of every queue"
+    words = {len(one.reasons) for i in (at_bnl, at_uta, off_line, nowhere, anywhere) for one in said[i]}
+    assert words == {3}, "a word of every queue"
     assert chosen[off_line] == chosen[nowhere] == said[missing] == said[dead] == []
     grid.work()
     assert grid.history(there) == ["defined", "assigned", "activated"]
@@ -419,6 +422,6 @@ def test_a_round_that_was_overtaken_does_nothing(grid: Grid, monkeypatch: pytest
     assert grid.history(1) == ["defined", "activated", "defined", "activated"]
     assert grid.describe(1)["computingSite"] == "UTA"
     assert grid.history(2) == ["defined", "activated"]
-    chosen = [r.site for r in grid.buffer.read(lambda c: reasons.of_job(c, 1)) if r.verdict == "chosen"]
+    chosen = [r.queue for r in grid.buffer.read(lambda c: reasons.of_job(c, 1)) if r.queue]
     assert chosen == ["BNL", "UTA"]
     assert {x.endpoint for x in grid.buffer.read(lambda c: files.of_jobs(c, [1]))[1]} == {"UTA_DISK"}

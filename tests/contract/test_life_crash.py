@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from factories import Grid
 
 from pandaserver.background.pool import Bunch, Handler
+from pandaserver.dataservice.ddm.storage.folder import Folder
 from pandaserver.model.states import allowed
 from pandaserver.taskbuffer import attempts, jobs, schema, work
 from pandaserver.taskbuffer.database import Database, Work
@@ -99,9 +100,7 @@ class Life:
         request = f"{self.tag} {random.random()}"
         job = self.persist(lambda: self.grid.get_job("UTA", requestId=request))
         assert job["StatusCode"] == 0, job
-        scopes = [*filter(None, job["scopeOut"].split(",")), job["scopeLog"]]
-        names = zip(scopes, job["outFiles"].split(","), strict=True)
-        stored = {lfn: self.grid.store("UTA_DISK", scope, lfn, lfn.encode()) for scope, lfn in names}
+        stored = self.grid.store_all(job, "{lfn}")
         for state, more in (("starting", {}), ("running", {}), ("finished", {"xml": json.dumps(stored)})):
             answer = self.persist(lambda s=state, m=more: self.grid.update(job, s, **m))  # type: ignore[misc]
             assert answer == {"StatusCode": 0, "command": "NULL"}
@@ -129,6 +128,10 @@ class Life:
         for end, places in where.items():
             assert ddm.contents(f"mc.{tag}.{end}") == [("mc", f"{end}.{tag}")]
             assert [r.endpoint for r in ddm.replicas([("mc", f"{end}.{tag}")])["mc", f"{end}.{tag}"]] == places
+            if end != "extra":
+                paths = [grid.place(place, "mc", f"{end}.{tag}") for place in places]
+                assert {path.read_text() for path in paths} == {f"{end}.{tag}"}
+                assert not [x for path in paths for x in path.parent.glob("*.a1-*")], "nothing waits beside its place"
         assert len(ddm.contents(f"mc.{tag}.evnt.log")) == len(ddm.contents(f"mc.{tag}.hist.log")) == 1
         states = grid.buffer.read(lambda c: set(c.execute(sa.select(schema.ddm_transfers.c.state)).scalars()))
         assert states == {"done"}
@@ -181,19 +184,22 @@ def test_a_server_killed_at_any_commit_loses_nothing_and_does_nothing_twice(grid
     print(f"killed {'before' if before else 'after'} each of {lives} commits: nothing lost, nothing done twice")
 
 
+A_SHORT_LIFE = 30  # transactions: enough for all duties once
+
+
 def test_a_server_killed_again_and_again(grid: Grid) -> None:
     """Every process lives for a few transactions only; still there is progress."""
     restart = grid.restart
 
     def restart_and_die_again() -> None:
         restart()
-        kill_at(grid.buffer.database, 12, before=False)
+        kill_at(grid.buffer.database, A_SHORT_LIFE, before=False)
 
     grid.restart = restart_and_die_again  # type: ignore[method-assign]
     life = Life(grid, "often", lambda: grid.work())
-    kill_at(grid.buffer.database, 12, before=False)
+    kill_at(grid.buffer.database, A_SHORT_LIFE, before=False)
     ids = life.live()
-    assert life.crashes > 5
+    assert life.crashes >= 3
     restart()
     life.check(ids)
 
@@ -227,7 +233,7 @@ def test_work_may_be_done_in_any_order(grid: Grid, seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["setup", "dispatch", "activate", "add", "finish", "close", "ddm_copy", "ddm_callback"]
+    "kind", ["setup", "dispatch", "activate", "add", "finish", "close", "ddm_link", "ddm_callback"]
 )
 def test_work_of_each_kind_may_fail_at_first(grid: Grid, kind: str) -> None:
     handlers = dict(grid.server.pool._handlers)
@@ -247,3 +253,62 @@ def test_work_of_each_kind_may_fail_at_first(grid: Grid, kind: str) -> None:
 
     live(grid, f"fails-{kind}", do_patiently)
     assert tries
+
+
+TOUCHES = ("rename", "remove", "write")  # what changes storage
+
+
+def kill_at_touch(patch: pytest.MonkeyPatch, number: int, *, before: bool) -> list[str]:
+    """Let the process die at the number-th change of storage, just before or just after it."""
+    seen = list[str]()
+
+    def dying(name: str) -> Callable[..., Any]:
+        act = getattr(Folder, name)
+
+        def do(*args: Any, **told: Any) -> Any:
+            seen.append(name)
+            if before and len(seen) == number:
+                raise Killed
+            result = act(*args, **told)
+            return kill_after(result) if len(seen) == number else result
+
+        return do
+
+    for name in TOUCHES:
+        patch.setattr(Folder, name, dying(name))
+    return seen
+
+
+@pytest.mark.recovery
+@ON_EITHER_SIDE
+def test_a_server_killed_at_any_touch_of_storage(grid: Grid, before: bool) -> None:
+    """A file may have its name and not be in the catalogue yet: whoever takes over finds it there."""
+    for number in range(1, 40):
+        with pytest.MonkeyPatch.context() as patch:
+            seen = kill_at_touch(patch, number, before=before)
+            if live(grid, f"touch{number}{before}").crashes == 0:
+                assert number > 8, seen
+                return
+    raise AssertionError("a life touches storage 40 times and more")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_callbacks_that_come_late_twice_and_in_any_order(grid: Grid, seed: int) -> None:
+    """They are kept back, mixed up, and said again when everything is over."""
+    dice, kept = random.Random(seed), list[tuple[str, str]]()
+    say = grid.called_back
+    grid.called_back = lambda dataset, endpoint: kept.append((dataset, endpoint))  # type: ignore[method-assign]
+
+    def work_and_call_back() -> None:
+        grid.work()
+        said = dice.sample(kept, len(kept))  # those of before, too
+        for dataset, endpoint in said:
+            say(dataset, endpoint)
+        grid.work()
+
+    live(grid, f"callbacks{seed}", work_and_call_back)
+    for dataset, endpoint in kept:
+        say(dataset, endpoint)
+    grid.work()
+    assert kept
+    assert grid.buffer.read(work.pending) == {}

@@ -95,7 +95,7 @@ def test_a_failed_attempt_is_followed_by_another(grid: Grid) -> None:
     assert reasons(grid, job_id) == [f"pilot {SIGNAL}: tried again at BNL"]
     assert first["outFiles"].split(",")[0] == second["outFiles"].split(",")[0], "outputs keep their names"
     assert contents(grid, "user.alice.hist") == [second["outFiles"].split(",")[0]]
-    assert grid.buffer.read(work.pending) == {}
+    assert grid.buffer.read(work.pending) == {"sweep": 1}
 
 
 def test_every_attempt_has_a_log_of_its_own(grid: Grid) -> None:
@@ -132,7 +132,7 @@ def test_a_damaged_log_does_not_take_the_next_attempt_away(grid: Grid) -> None:
     stored = grid.store("BNL_DISK", job["scopeLog"], job["logFile"]) | {"adler32": "deadbeef"}
     grid.update(job, "failed", pilotErrorCode=SIGNAL, xml=json.dumps({job["logFile"]: stored}))
     grid.work()
-    assert grid.describe(job_id)["ddmErrorCode"] == 200
+    assert grid.describe(job_id)["ddmErrorCode"] == 205
     finish(grid, "BNL")
     assert grid.state(job_id) == "finished"
     assert contents(grid, "user.alice.hist.log") == [f"{job['logFile']}.2"]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from factories import Clock, accept, move, new_job
 
 from pandaserver.dataservice.loads import Loads
-from pandaserver.model.choice import Load
+from pandaserver.model.choice import BYTES_PER_MB, BrokerRules, Load, Snapshot
 from pandaserver.model.states import JobState
-from pandaserver.taskbuffer import jobs
+from pandaserver.taskbuffer import activity, jobs, links, schema
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.database import Connection
 
@@ -67,3 +69,50 @@ def test_a_count_that_takes_long_is_used_for_long(buffer: TaskBuffer, monkeypatc
         clock.forward(1)
     assert all(after - before >= timedelta(seconds=60) for before, after in pairwise(counts))
     assert 3 <= len(counts) <= 4
+
+
+# --- what changes slowly
+
+
+def snapshot(buffer: TaskBuffer, **rules: Any) -> Snapshot:
+    return Loads().snapshot(buffer, BrokerRules(**rules))
+
+
+def test_pilots_count_as_long_as_the_rules_say(buffer: TaskBuffer) -> None:
+    assert isinstance(buffer.clock, Clock)
+    for queue, told in (("A", {"requests": 2}), ("B", {"updates": 3})):
+        buffer.run(lambda c, q=queue, t=told: activity.note(c, q, buffer.now(), **t))  # type: ignore[misc]
+    assert snapshot(buffer).pilots == {"A": 2, "B": 3}
+    assert snapshot(buffer, pilots_within_s=None).pilots == {}
+    buffer.clock.forward(10801)
+    buffer.run(lambda c: activity.note(c, "B", buffer.now(), requests=1))
+    assert set(snapshot(buffer).pilots) == {"B"}
+
+
+def test_free_space_is_known_where_there_is_a_quota(buffer: TaskBuffer) -> None:
+    def fill(connection: Connection) -> None:
+        rows = [{"name": n, "site": "S", "url": "file:///x", "quota_gb": q} for n, q in (("A", 2), ("B", 0), ("C", 1))]
+        connection.execute(sa.insert(schema.endpoints), rows)
+        size = {"guid": "g", "size_bytes": 1000**3, "adler32": "00000001", "created_at": buffer.now()}
+        connection.execute(sa.insert(schema.ddm_files), [{"scope": "s", "lfn": "f"} | size])
+        at = [{"scope": "s", "lfn": "f", "endpoint": name, "created_at": buffer.now()} for name in "AB"]
+        connection.execute(sa.insert(schema.ddm_replicas), at)
+
+    buffer.run(fill)
+    assert snapshot(buffer).free_mb == {"A": 953, "C": 953}
+
+
+def test_what_waits_on_links_is_known(buffer: TaskBuffer, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = {("A", "B"): links.Backlog(3, 5 * BYTES_PER_MB, None), ("B", "A"): links.Backlog(0, 0, 1.0)}
+    monkeypatch.setattr(links, "backlog", lambda _connection: waits)
+    assert snapshot(buffer).backlog_mb == {("A", "B"): 5.0}
+
+
+def test_surroundings_are_looked_at_now_and_then(buffer: TaskBuffer) -> None:
+    assert isinstance(buffer.clock, Clock)
+    loads, rules = Loads(), BrokerRules()
+    assert loads.snapshot(buffer, rules).pilots == {}
+    buffer.run(lambda c: activity.note(c, "A", buffer.now(), requests=1))
+    assert loads.snapshot(buffer, rules).pilots == {}
+    buffer.clock.forward(16)
+    assert loads.snapshot(buffer, rules).pilots == {"A": 1}

@@ -153,6 +153,9 @@ def test_who_may_read_from_a_replica_is_known() -> None:
         ("userinterface/manage.py", "lambda c: read(c, job_ids)"),  # status; what is missing there is asked here
         ("externalinterface/information.py", "jobs.count_by_queue_and_state"),  # statistics
         ("dataservice/loads.py", "jobs.count_by_queue_and_state"),  # how full queues are, a guess at any time
+        ("dataservice/loads.py", "lambda c: _look_around(c, rules, begun)"),  # and what else the brokerage looks at
+        ("userinterface/preflight.py", "lambda c: activity.since(c, start)"),  # what a job may expect, a guess too
+        ("userinterface/why.py", "lambda c: records.of_job(c, job_id)"),  # what is missing there is asked here
     }
 
 

@@ -28,6 +28,8 @@ CONTRACT = {  # what is promised: v1 path, legacy method, who, writes
     ("job/kill", "killJobs", "user", True),
     ("job/get_reasons", "getBrokerageReasons", "anyone", False),
     ("job/get_retries", "getRetries", "anyone", False),
+    ("job/why", "whyJob", "anyone", False),
+    ("job/check", "checkJobs", "user", False),
     ("system/get_retry_rules", "getRetryRules", "anyone", False),
     ("share/list", "getShares", "anyone", False),
     ("pilot/acquire_jobs", "getJob", "pilot", True),
@@ -40,9 +42,21 @@ CONTRACT = {  # what is promised: v1 path, legacy method, who, writes
     ("data/list_files", "queryFilesInDataset", "anyone", False),
     ("data/get_dataset", "queryDataset", "anyone", False),
     ("data/dataset_completed", "datasetCompleted", "ddm", True),
+    ("data/ddm_messages", "ddmMessages", "ddm", True),
+    ("queue/history", "getQueueHistory", "anyone", False),
+    ("queue/set_status", "setQueueStatus", "operator", True),
+    ("queue/clear_status", "clearQueueStatus", "operator", True),
+    ("creds/set_user_secrets", "set_user_secrets", "user", True),
+    ("creds/get_user_secrets", "get_user_secrets", "user", False),
+    ("creds/get_job_secrets", "get_job_secrets", "pilot", True),
 }
 PROMISED_AND_NOT_THERE = {"file_server/validate_cache_file"}
-WRONG_ROLES = {Role.USER: (), Role.PILOT: ("alice", "prodman", "ddm"), Role.DDM: ("alice", "prodman", "pilot")}
+WRONG_ROLES = {
+    Role.USER: (),
+    Role.PILOT: ("alice", "prodman", "ddm"),
+    Role.DDM: ("alice", "prodman", "pilot"),
+    Role.OPERATOR: ("alice", "pilot", "ddm"),
+}
 NEEDS: dict[str, dict[str, Any]] = {
     "job/submit": {"jobs": [production_job()]},
     "job/get_description": {"job_ids": [1]},
@@ -50,10 +64,17 @@ NEEDS: dict[str, dict[str, Any]] = {
     "job/kill": {"job_ids": [1]},
     "job/get_reasons": {"job_id": 1},
     "job/get_retries": {"job_id": 1},
+    "job/why": {"job_id": 1},
+    "job/check": {"jobs": [production_job()]},
     "pilot/acquire_jobs": {"siteName": "BNL"},
     "queue/get": {"queue": "BNL"},
     "share/list": {"queue": "BNL"},
     "pilot/update_job": {"jobId": 1, "state": "running", "attemptNr": 0},
+    "queue/history": {"queue": "BNL"},
+    "queue/set_status": {"queue": "BNL", "status": "offline", "reason": "disks are full"},
+    "queue/clear_status": {"queue": "BNL"},
+    "creds/set_user_secrets": {"key": "name", "value": "x"},
+    "creds/get_job_secrets": {"jobId": 1, "jobToken": "x"},
     "data/list_files": {"dataset": "mc.test.evnt"},
     "data/get_dataset": {"dataset": "mc.test.evnt"},
     "data/dataset_completed": {"dataset": "mc.test.evnt"},
@@ -80,7 +101,8 @@ def door(tmp_path_factory: pytest.TempPathFactory, pki: Pki, sqlite_pattern: Pat
 
 
 def who_may(call: Call) -> str | None:
-    return {Role.ANYONE: None, Role.USER: "alice", Role.PILOT: "pilot", Role.DDM: "ddm"}[call.role]
+    usual = {Role.USER: "alice", Role.PILOT: "pilot", Role.DDM: "ddm", Role.OPERATOR: "prodman"}
+    return usual.get(call.role)
 
 
 def paths(call: Call) -> tuple[str, str]:
@@ -236,8 +258,11 @@ def test_queue_information(grid: Grid):
     listed = grid.call(None, "getSiteSpecs")
     assert set(listed) == {"BNL", "UTA"}
     one = grid.call(None, "getSiteSpec", siteName="BNL")
-    assert one == listed["BNL"] == grid.client(None).get("/api/v1/queue/get?queue=BNL").json["data"]
-    assert one == grid.client(None).get("/cache/schedconfig/BNL.all.json").json
+    assert one == listed["BNL"]
+    newer = grid.client(None).get("/api/v1/queue/get?queue=BNL").json["data"]
+    since = newer["standing"].pop("since")["__datetime__"]
+    assert one["standing"].pop("since") == since[:19].replace("T", " ") and one == newer
+    assert one.items() >= grid.client(None).get("/cache/schedconfig/BNL.all.json").json.items()
     needed = {"nickname": "BNL", "panda_resource": "BNL", "atlas_site": "BNL", "state": "ACTIVE", "status": "online"}
     assert needed.items() <= one.items() and one["astorages"]["write_lan"] == ["BNL_DISK"] and one["maxwdir"] > 0
 

@@ -45,6 +45,20 @@ def test_the_owner_is_the_end_entity_whatever_proxy_was_shown(grid: Grid):
     assert grid.client("creds/user").post("/server/panda/killJobs", json={"ids": [1]}).json == [True], dn
 
 
+def test_nobody_is_told_both_ways_to_be_somebody(grid: Grid):
+    for path in ("/server/panda/killJobs", "/api/v1/job/kill"):
+        for who in (None, "creds/legacy"):
+            answer = grid.client(who).post(path, json={"job_ids": [1]})
+            bearer, certificate = answer.headers.getlist("WWW-Authenticate")
+            assert bearer == 'Bearer realm="PanDA"'
+            assert certificate.startswith("X509 realm=") and "proxy" in certificate
+        said = grid.client(None).post(path, json={"job_ids": [1]}).json["message"]
+        assert "--cert PROXY" in said and "Authorization: Bearer" in said
+    for who in (None, "bob"):
+        assert "WWW-Authenticate" not in grid.client(who).get("/server/panda/isAlive").headers
+    assert "WWW-Authenticate" not in grid.client("alice").post("/server/panda/getJob", json={}).headers
+
+
 def test_limited_proxies_may_look_and_not_act(grid: Grid):
     (job_id,) = grid.submit(production_job())
     for name in LIMITED:

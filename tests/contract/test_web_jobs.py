@@ -57,7 +57,7 @@ def test_a_job_is_the_same_in_whatever_form_it_came(grid: Grid):
         answer = grid.client("alice").post("/server/panda/submitJobs", **form)
         assert answer.status_code == 200, (form, answer.text)
         ((job_id, definition, jobset),) = answer.json
-        assert definition > 0 and set(jobset) == {"jobsetID"}
+        assert definition > 0 and "jobsetID" in jobset
         ids.append(job_id)
     first = stored(grid, ids[0])
     assert first["maxAttempt"] == 3 and first["jobParameters"] == "--x 'λ'" and first["prodUserName"] == "Alice Adams"
@@ -78,12 +78,12 @@ def test_both_dialects_answer_the_same(grid: Grid):
     assert [entry[0] for entry in old] == [1, 2] and new["data"][0][0] == 3
     assert len({entry[1] for entry in old}) == 1, "the jobs of a submission share a definition"
     assert new["data"][0][1] == old[0][1] + 1
-    assert all(entry[2] == {"jobsetID": entry[1]} for entry in [*old, *new["data"]])
+    assert all(entry[2]["jobsetID"] == entry[1] for entry in [*old, *new["data"]])
 
 
 def test_numbers_that_a_client_gives_are_kept(grid: Grid):
     (entry,) = grid.call("alice", "submitJobs", jobs=[production_job(jobDefinitionID="77", jobsetID=78)])
-    assert entry[1:] == [77, {"jobsetID": 78}]
+    assert (entry[1], entry[2]["jobsetID"]) == (77, 78)
 
 
 def test_five_thousand_jobs_are_accepted(grid: Grid):
@@ -178,7 +178,8 @@ def test_reasons_name_every_site(grid: Grid):
     reasons = grid.client(None).get(f"/api/v1/job/get_reasons?job_id={job_id}").json["data"]
     assert {r["site"]: r["verdict"] for r in reasons} == {"UTA": "chosen", "BNL": "rejected"}
     for reason in reasons:
-        assert set(reason) == {"site", "verdict", "reason", "weight", "time"} and reason["reason"]
+        assert set(reason) >= {"site", "verdict", "reason", "weight", "time"} and reason["reason"]
+        assert (reason["criterion"] == "asked for") == (reason["site"] == "BNL")
         assert set(reason["time"]) == {"__datetime__"}
     told = grid.call(None, "getBrokerageReasons", job_id=str(job_id))
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", r["time"]) for r in told)

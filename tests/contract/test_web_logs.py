@@ -61,6 +61,30 @@ def test_a_refusal_can_be_found_in_the_log(grid: Grid, lines: Lines):
         assert "refused with 401" in line and re.search(rf"\[(killJobs|job/kill) {request_id}\]", line)
 
 
+@pytest.mark.parametrize(
+    ("who", "method", "path", "told", "status", "reason"),
+    [
+        (None, "POST", "/server/panda/killJobs", {"ids": [1]}, 401, "certificate"),
+        ("creds/legacy", "POST", "/server/panda/killJobs", {"ids": [1]}, 401, "legacy"),
+        ("alice", "POST", "/api/v1/pilot/acquire_jobs", {"siteName": "BNL"}, 403, "no pilot identity"),
+        ("alice", "POST", "/api/v1/job/kill", {"job_ids": "x"}, 400, "job_ids"),
+        ("alice", "POST", "/api/v1/job/kill", b"{", 400, "no JSON"),
+        (None, "GET", "/server/panda/noSuchCall", None, 404, "not found"),
+        (None, "GET", "/cache/none", None, 404, "not found"),
+        (None, "GET", "/cache/schedconfig/none.all.json", None, 404, "there is no queue none"),
+        (None, "PUT", "/api/v1/job/kill", None, 405, "not allowed"),
+        (None, "GET", "/server/panda/querySubmissions?job=%00", None, 404, "not found"),
+    ],
+)
+def test_every_refusal_is_in_the_log_with_its_reason(
+    grid: Grid, lines: Lines, who: str | None, method: str, path: str, told: Any, status: int, reason: str
+):
+    body = {"data": told} if isinstance(told, bytes) else {"json": told}
+    with grid.client(who).open(path, method=method, **body) as answer:
+        said = [line for line in lines.lines if answer.headers["X-Request-ID"] in line and "refused with" in line]
+    assert len(said) == 1 and f"refused with {status}: " in said[0] and reason in said[0]
+
+
 def test_what_is_done_can_be_found_in_the_log(grid: Grid, lines: Lines):
     answer = grid.client("alice").post("/server/panda/submitJobs", json={"jobs": [production_job()]})
     (line,) = [line for line in lines.lines if answer.headers["X-Request-ID"] in line]

@@ -237,6 +237,29 @@ def test_pilots_have_a_limit_of_their_own(make: Maker) -> None:
         assert ask(grid, BOB, GET_JOB, siteName="BNL").status_code == 403
 
 
+def test_readers_who_are_not_known_count_by_address(make: Maker) -> None:
+    grid = make(limits={"anonymous_rate": 0.5, "anonymous_burst": 3})
+    ask_from = lambda address, who=None: grid.client(None).get(  # noqa: E731
+        "/server/panda/isAlive", environ_overrides={"REMOTE_ADDR": address, "test.identity": who}
+    )
+    assert [ask_from("192.0.2.1").status_code for _ in range(4)] == [200, 200, 200, 429]
+    refused(ask_from("192.0.2.1"), 429, "too many requests without a certificate from 192.0.2.1: 0.5 a second")
+    assert ask_from("192.0.2.1").headers["Retry-After"] == "2"
+    assert ask_from("192.0.2.1", BOB).status_code == 200, "who shows a certificate counts for himself"
+    assert ask_from("192.0.2.2").status_code == 200
+    assert [ask_from(f"2001:db8::{n}").status_code for n in range(4)] == [200, 200, 200, 429], (
+        "a host has many of these"
+    )
+    assert [ask_from("").status_code for _ in range(9)] == [200] * 9, "a socket has no address"
+    headers = {"X-Forwarded-For": "192.0.2.9", "Forwarded": "for=192.0.2.9"}
+    told = grid.client(None).get(
+        "/server/panda/isAlive", headers=headers, environ_overrides={"REMOTE_ADDR": "192.0.2.1"}
+    )
+    assert told.status_code == 429, "headers say nothing"
+    told = grid.client(None).get("/api/v1/system/is_alive", environ_overrides={"REMOTE_ADDR": "192.0.2.1"})
+    assert told.status_code == 429 and told.json["success"] is False
+
+
 def test_refused_calls_count_too(make: Maker) -> None:
     grid = make(limits={"user_rate": 0.5, "user_burst": 2})
     assert [ask(grid, BOB, GET_JOB, siteName="BNL").status_code for _ in range(3)] == [403, 403, 429]
@@ -302,10 +325,14 @@ def test_the_calls_are_described_for_tools(make: Maker) -> None:
     assert told["openapi"].startswith("3.1") and told["info"]["title"] == "PanDA"
     rules = {str(rule): rule.methods for rule in grid.server.application.url_map.iter_rules()}
     for path, operations in told["paths"].items():
-        assert {method.upper() for method in operations} == rules[path] - {"HEAD", "OPTIONS"}
-    assert len(told["paths"]) == sum(path.startswith("/api/v1/") for path in rules) - 1
+        rule = path.translate(str.maketrans("{}", "<>"))
+        assert {method.upper() for method in operations} == rules[rule] - {"HEAD", "OPTIONS"}
+    assert (
+        sum(path.startswith("/api/v1/") for path in told["paths"]) == sum(r.startswith("/api/v1/") for r in rules) - 1
+    )
     submit = told["paths"]["/api/v1/job/submit"]["post"]
-    assert submit["security"] == [{"certificate": []}] and submit["x-allows"] == {"user": "own", "production": "vo"}
+    assert submit["security"] == [{"certificate": []}, {"token": []}]
+    assert submit["x-allows"] == {"user": "own", "production": "vo"}
     body = submit["requestBody"]["content"]["application/json"]["schema"]
     assert body["required"] == ["jobs"] and set(body["properties"]) == {"jobs", "clientKey"}
     names = [op["operationId"] for operations in told["paths"].values() for op in operations.values()]

@@ -307,15 +307,72 @@ def test_wait_for_an_unknown_job(run: Run, stub: Stub) -> None:
 
 
 def test_why(run: Run, stub: Stub) -> None:
-    reason = {"site": "B_Q", "verdict": "rejected", "reason": "memory: 4000 MB wanted, 2000 MB there", "weight": None}
-    stub.on(DESCRIBE, [described(5, "activated")])
-    stub.on("job/get_reasons", [reason | {"time": SINCE}], [], [reason | {"time": SINCE}])
+    reason = {"site": "B_Q", "verdict": "rejected", "reason": "4000 MB of memory asked, 2000 there", "weight": None}
+    reason |= {"criterion": "memory", "value": 4000, "limit": 2000}
+    earlier = {"time": SINCE, "site": None, "more": 0, "reasons": [], "advice": "", "changes": {}}
+    last = earlier | {"reasons": [reason | {"time": SINCE}], "more": 3}
+    told = {"PandaID": 5, "jobStatus": "defined", "text": "submitted", "advice": "ask for less", "rounds": []}
+    stub.on(DESCRIBE, [described(5, "defined")])
+    stub.on("job/why", *[told | {"rounds": rounds} for rounds in ([earlier, last], [earlier, last], [], [last])])
     code, out, _ = run("why", "5")
     assert code == 0
-    assert out.splitlines()[-1].split(maxsplit=5)[2:] == ["B_Q", "rejected", "-", reason["reason"]]
-    assert run("why", "5")[1].splitlines()[-1] == "no place was looked for yet"
-    told = json.loads(run("why", "5", "--json")[1])
-    assert (told["PandaID"], told["jobStatus"], told["reasons"][0]["site"]) == (5, "activated", "B_Q")
+    lines = out.splitlines()
+    assert lines[2] == "since then: submitted" and lines[3].endswith("no place was found")
+    assert lines[4].split() == ["SITE", "VERDICT", "CRITERION", "ASKED", "THERE", "WEIGHT", "REASON"]
+    assert lines[5].split(maxsplit=6) == ["B_Q", "rejected", "memory", "4000", "2000", "-", reason["reason"]]
+    assert lines[6:] == [
+        "and 3 more queues that were possible",
+        "what would help: ask for less",
+        "1 earlier rounds are shown with --all",
+    ]
+    assert run("why", "5", "--all")[1].count("no place was found") == 2
+    assert "no place was looked for yet" in run("why", "5")[1]
+    document = json.loads(run("why", "5", "--json")[1])
+    assert (document["PandaID"], document["jobStatus"]) == (5, "defined")
+    assert document["rounds"][0]["reasons"][0]["site"] == "B_Q" and document["advice"] == "ask for less"
+
+
+def test_why_is_not_understood(run: Run, stub: Stub) -> None:
+    stub.on(DESCRIBE, [described(5, "activated")])
+    stub.on("job/why", {"text": "x"})
+    code, _, err = run("why", "5")
+    assert code == 3
+    assert "the answer to job/why is not understood" in err
+
+
+PREVIEW = {
+    "runnable": True, "site": "B_Q", "possible": ["B_Q", "A_Q"], "more": 1, "expectedWait": 7500, "advice": "",
+    "changes": {}, "warnings": [], "rejected": [],
+}  # fmt: skip
+WARNED = [{"code": "no_queue", "text": "no queue can take the job", "field": ""}]
+
+
+def test_submit_check(run: Run, stub: Stub, tmp_path: Path) -> None:
+    file = tmp_path / "jobs.json"
+    file.write_text(json.dumps([{"transformation": "t", "jobName": "one"}, {"transformation": "t"}]))
+    bad = PREVIEW | {"runnable": False, "site": None, "possible": [], "more": 0, "expectedWait": None}
+    bad |= {"warnings": WARNED}
+    stub.on("job/check", [PREVIEW, bad], [bad, bad], [PREVIEW, PREVIEW])
+    code, out, _ = run("submit", str(file), "--check")
+    assert code == 1
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[1] == ["0", "one", "yes", "B_Q", "3", "2.08", "h"]
+    assert lines[2] == ["1", "-", "no", "-", "0", "unknown"]
+    assert out.splitlines()[3:] == ["job 1: no queue can take the job", "nothing was submitted"]
+    assert "jobs 0, 1: no queue" in run("submit", str(file), "--check")[1]
+    code, out, _ = run("submit", str(file), "--check", "--json")
+    assert (code, json.loads(out)) == (0, [PREVIEW, PREVIEW])
+    assert {heard.call for heard in stub.heard} == {"job/check"}
+
+
+def test_submit_shows_warnings(run: Run, stub: Stub, tmp_path: Path) -> None:
+    file = tmp_path / "jobs.json"
+    file.write_text(json.dumps({"transformation": "t"}))
+    warned = {"jobsetID": 1, "warnings": [WARNED[0] | {"jobs": 3}, WARNED[0] | {"text": "other"}]}
+    stub.on("job/submit", [[5, 1, warned]], [[5, 1, warned]])
+    code, out, _ = run("submit", str(file))
+    assert (code, out.splitlines()[1:]) == (0, ["warning: no queue can take the job (3 jobs)", "warning: other"])
+    assert json.loads(run("submit", str(file), "--json")[1])["warnings"][1] == "other"
 
 
 def test_why_of_an_unknown_job(run: Run, stub: Stub) -> None:
@@ -364,13 +421,16 @@ def test_timeouts(run: Run, stub: Stub) -> None:
 
 def test_sites(run: Run, stub: Stub) -> None:
     queue = {"atlas_site": "A", "status": "online", "corecount": 1, "maxrss": 2000, "maxtime": 5400}
+    standing = {"by": "Otto", "reason": "disk full", "switched": True, "until": SINCE}
+    queue |= {"standing": standing, "pilots": {"requests": 7}}
     stub.on("queue/list", {"B_Q": {"status": "offline"}, "A_Q": queue})
     stub.on("statistics/job_stats_by_site", {"A_Q": {"activated": 2, "assigned": 1, "running": 3, "closed": 4}})
     code, out, _ = run("sites")
     assert code == 0
+    why = "disk full (until 2026-03-04 05:06 UTC)"
     assert [line.split() for line in out.splitlines()[1:]] == [
-        ["A_Q", "A", "online", "1", "2000", "1.5", "3", "3", "0", "0", "4"],
-        ["B_Q", "-", "offline", "-", "-", "-", "0", "0", "0", "0", "0"],
+        ["A_Q", "A", "online", "2", "3", "7", "1", "2000", "1.5", "Otto", *why.split()],
+        ["B_Q", "-", "offline", "0", "0", "-", "-", "-", "-", "-", "-"],
     ]
     told = json.loads(run("sites", "--json")[1])
     assert told["A_Q"]["jobs"]["running"] == 3

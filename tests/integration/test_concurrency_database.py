@@ -17,7 +17,8 @@ import pymysql
 import pytest
 import sqlalchemy as sa
 
-from pandaserver.dataservice.ddm import local, storage
+from pandaserver.dataservice.ddm import carrying, local, storage
+from pandaserver.dataservice.ddm.lanes import CALLBACK, LINK
 from pandaserver.jobdispatcher.claims import Claim, Claims
 from pandaserver.jobdispatcher.dispatcher import Dispatcher
 from pandaserver.jobdispatcher.policy import DispatchPolicy
@@ -28,7 +29,7 @@ from pandaserver.model.grid import Endpoint, Topology
 from pandaserver.model.job import NewJob
 from pandaserver.model.share import Shares
 from pandaserver.model.states import JobState
-from pandaserver.taskbuffer import attempts, catalogue, counters, schema, topology, work
+from pandaserver.taskbuffer import attempts, counters, schema, topology, transfers, work
 from pandaserver.taskbuffer import database as database_module
 from pandaserver.taskbuffer.buffer import TaskBuffer
 from pandaserver.taskbuffer.database import ATTEMPTS, Connection, Database
@@ -384,9 +385,10 @@ def test_the_last_two_copies_of_a_dataset_at_the_same_moment_call_back(
         facts = {"guid": "g", "size_bytes": 3, "adler32": f"{zlib.adler32(lfn.encode()):08x}"}
         ddm.register({"d": [Replica(scope="s", lfn=lfn, endpoint="A", **facts)]})  # type: ignore[arg-type]
     ddm.request(["d"], "B")
+    monkeypatch.setattr(carrying, "_FILES_AT_ONCE", 1)
     copies = buffer.run(lambda c: work.claim(c, "me", 9, now=buffer.now(), lease_s=60))
-    assert [item.kind for item in copies] == [local.COPY] * 2
-    count, both_counting = catalogue.any_queued, threading.Barrier(2)
+    assert [item.kind for item in copies] == [LINK] * 2
+    count, both_counting = transfers.any_queued, threading.Barrier(2)
 
     def count_together(*args: Any) -> Any:
         """Look for what is left only when the other has made its copy too, if it can get that far."""
@@ -394,9 +396,9 @@ def test_the_last_two_copies_of_a_dataset_at_the_same_moment_call_back(
             both_counting.wait(0.5)
         return count(*args)
 
-    monkeypatch.setattr(catalogue, "any_queued", count_together)
-    in_threads(*(lambda item=item: ddm.copy([item]) for item in copies))  # type: ignore[misc]
-    assert buffer.read(work.pending)[local.CALLBACK] == 1
+    monkeypatch.setattr(transfers, "any_queued", count_together)
+    in_threads(*(lambda item=item: ddm.carrier.run(item) for item in copies))  # type: ignore[misc]
+    assert buffer.read(work.pending)[CALLBACK] == 1
 
 
 def test_the_same_request_twice_at_the_same_moment_gets_one_job(buffer: TaskBuffer) -> None:

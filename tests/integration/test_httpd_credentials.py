@@ -12,63 +12,28 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import MariaDB, pick_free_port
+from credentials import ALICE, EXPECTED, MADE, In, place, table, with_tools
 from factories import Pki, production_job, write_config
 from private_httpd import ROOT, Front, Httpd, Ports, private_httpd, wait_until
 
 pytestmark = [pytest.mark.credentials, pytest.mark.mysql]
 
-ALICE = "/DC=org/DC=panda-test/O=Grid/CN=Alice Adams"
-REFUSED = None
-
-
-@dataclass(frozen=True)
-class In:
-    """Somebody who gets in."""
-
-    dn: str = ALICE
-    limited: bool = False
-    depth: int = 0
-
-
-# What must happen, behind both front ends alike: who is seen, or nobody at all.
-EXPECTED: dict[str | None, In | None] = {
-    None: In(dn=""),
-    "user": In(),
-    "rfc_ec": In(depth=1),
-    "rfc_rsa": In(depth=1),
-    "rfc_depth2": In(depth=2),
-    "rfc_depth3": In(depth=3),
-    "limited": In(limited=True, depth=1),
-    "full_from_limited": In(limited=True, depth=2),
-    "pathlen0": In(depth=1),
-    "independent": REFUSED,
-    "legacy": REFUSED,
-    "legacy_limited": REFUSED,
-    "pathlen_violation": REFUSED,
-    "expired_user": REFUSED,
-    "expired_proxy": REFUSED,
-    "revoked_user": REFUSED,
-    "proxy_of_revoked": REFUSED,
-    "foreign": REFUSED,
-    "foreign_same_name": REFUSED,
-    "bad_issuer_not_ca": REFUSED,
-    "bad_proxy_subject": REFUSED,
-    "bad_self_signed": REFUSED,
-}
 FRONTS = ("apache", "embedded")
+IN_TLS = {35: "refused in the handshake", 56: "refused in the handshake", 58: "too weak for curl to show it"}
 
 
 @pytest.fixture(scope="module")
 def fronts(pki: Pki, mariadb: MariaDB, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Front]]:
     """Both front ends over one database, as two servers of one installation."""
-    url, place = mariadb.new_database(), tmp_path_factory.mktemp("embedded")
+    url, folder = mariadb.new_database(), tmp_path_factory.mktemp("embedded")
+    pki = with_tools(pki, folder / "pki")
     ports = Ports(*(pick_free_port() for _ in range(3)))
-    with private_httpd(pki, url, ports) as httpd, embedded(httpd, url, place) as front:
+    with private_httpd(pki, url, ports) as httpd, embedded(httpd, url, folder / "server") as front:
         yield {"apache": httpd, "embedded": front}
 
 
@@ -80,14 +45,14 @@ def httpd(fronts: dict[str, Front]) -> Httpd:
 
 
 @contextlib.contextmanager
-def embedded(httpd: Httpd, url: str, place: Path) -> Iterator[Front]:
+def embedded(httpd: Httpd, url: str, folder: Path) -> Iterator[Front]:
     front = Front(pick_free_port(), httpd.pki)
     config = write_config(
-        place, Pki(httpd.pki, {n: f"{ALICE}/CN={n}" for n in ("pilot", "prodman", "ddm")}), url, port=front.port
+        folder, Pki(httpd.pki, {n: f"{ALICE}/CN={n}" for n in ("pilot", "prodman", "ddm")}), url, port=front.port
     )
     words = [sys.executable, "-m", "pandaserver.command", "start", "--config", str(config)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with (place / "log").open("w") as log, subprocess.Popen(words, stdout=log, stderr=log, env=environment) as process:
+    with (folder / "log").open("w") as log, subprocess.Popen(words, stdout=log, stderr=log, env=environment) as process:
         try:
             wait_until(lambda: front.curl("/server/panda/isAlive").status == 200, "the embedded server answers")
             yield front
@@ -99,14 +64,14 @@ def embedded(httpd: Httpd, url: str, place: Path) -> Iterator[Front]:
 
 
 def test_the_list_of_what_must_happen_is_complete(httpd: Httpd) -> None:
-    assert {path.stem for path in (httpd.pki / "creds").glob("*.pem")} == set(EXPECTED) - {None}
+    assert {path.stem for path in (httpd.pki / "creds").glob("*.pem")} == set(MADE) - {None}
 
 
 def seen(front: Front, name: str | None) -> tuple[In | None, str]:
     """Show a credential: who is seen, and how it went in words."""
-    answer = front.curl("/server/panda/getAttr", who=name and f"creds/{name}")
+    answer = front.curl("/server/panda/getAttr", who=name and place(name))
     if answer.code:
-        return None, f"no connection (curl: {answer.code})"
+        return None, IN_TLS.get(answer.code, f"no connection (curl: {answer.code})")
     if answer.status != 200:
         assert answer.status == 401 and answer.json["StatusCode"] == 40, answer
         return None, f"{answer.status}: {answer.json['message']}"
@@ -114,27 +79,14 @@ def seen(front: Front, name: str | None) -> tuple[In | None, str]:
     if not told:
         return In(dn=""), "anonymous"
     who = In(told["dn"], told["limited"], told["proxyDepth"])
-    return who, f"in: depth {who.depth}{', limited' if who.limited else ''}"
+    return who, str(who)
 
 
-def test_everybody_against_both_front_ends(fronts: dict[str, Front], capsys: pytest.CaptureFixture[str]) -> None:
+def test_everybody_against_both_front_ends(fronts: dict[str, Front], record_property: Any) -> None:
     with ThreadPoolExecutor(4) as pool:
         asked = {(f, n): pool.submit(seen, fronts[f], n) for f in FRONTS for n in EXPECTED}
         found = {key: one.result() for key, one in asked.items()}
-    lines = [f"{'credential':18} {'must be':20} {'as':4} {'apache':58} embedded"]
-    for name, must in EXPECTED.items():
-        good = all(found[f, name][0] == must for f in FRONTS)
-        words = (
-            "refused"
-            if must is None
-            else f"in, depth {must.depth}{' lim.' if must.limited else ''}"
-            if must.dn
-            else "anonymous"
-        )
-        apache, other = (found[f, name][1] for f in FRONTS)
-        lines.append(f"{name or '(none)':18} {words:20} {'ok' if good else 'WRONG':5}{apache[:57]:58} {other[:57]}")
-    with capsys.disabled():
-        print("\n" + "\n".join(lines))
+    record_property("table", table(found, FRONTS))  # printed at the end of the run
     wrong = {key: said for key, said in found.items() if said[0] != EXPECTED[key[1]]}
     assert not wrong
 
@@ -273,7 +225,7 @@ def test_memory_stays_flat_under_bombs(httpd: Httpd, bodies: Path) -> None:
         assert set(pool.map(explode, range(16))) == {413}
         before = memory_mb(httpd)
         assert set(pool.map(explode, range(32))) == {413}
-    assert memory_mb(httpd) < before + 40
+    assert memory_mb(httpd) < before + 100  # 640 would be kept, if it were; allocators keep something
 
 
 def memory_mb(httpd: Httpd) -> float:
@@ -328,11 +280,14 @@ def test_nothing_else_is_served(httpd: Httpd, path: str) -> None:
     assert answer.status in (403, 404) and "import" not in answer.text and "DOCTYPE" not in answer.text.upper()
 
 
-def test_long_lines_and_many_headers(httpd: Httpd) -> None:
-    assert httpd.curl(f"/server/panda/getJobStatus?ids={'1,' * 5000}").status == 414
-    assert httpd.curl("/server/panda/isAlive", "-H", f"X-Long: {'x' * 9000}").status == 400
+@pytest.mark.parametrize("front", FRONTS)
+def test_long_lines_and_many_headers(fronts: dict[str, Front], front: str) -> None:
+    asked, refused = fronts[front], {400, 414, 431}
+    assert asked.curl(f"/server/panda/getJobStatus?ids={'1,' * 5000}").status in refused
+    assert asked.curl("/server/panda/isAlive", "-H", f"X-Long: {'x' * 9000}").status in refused
     many = [word for n in range(100) for word in ("-H", f"X-{n}: 1")]
-    assert httpd.curl("/server/panda/isAlive", *many).status == 400
+    assert asked.curl("/server/panda/isAlive", *many).status in refused
+    assert asked.curl("/server/panda/isAlive").status == 200
 
 
 def test_after_all_that_it_works(fronts: dict[str, Front]) -> None:

@@ -125,7 +125,7 @@ def test_many_waiting_pilots_do_not_hold_up_others(server: Running, pool: Thread
         time.sleep(0.05)
     sent_away = [one.result()[0] for one in asked if one.done()]
     assert {answer.json()["StatusCode"] for answer in sent_away} == {20}
-    assert all(5 <= int(answer.headers["Retry-After"]) <= 15 for answer in sent_away)
+    assert all(5 <= int(answer.headers["Retry-After"]) <= 90 for answer in sent_away)  # the more, the later
     times = []
     for _ in range(20):
         begun = time.monotonic()

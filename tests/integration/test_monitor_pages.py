@@ -309,11 +309,24 @@ def test_a_failed_job_tells_what_went_wrong_and_what_to_do(world: World, client:
 def test_a_finished_job_tells_why_here_and_leads_up_and_down(world: World, client: FlaskClient) -> None:
     answer = client.get(f"/jobs/{world.named['finished']}")
     text = text_of(client, f"/jobs/{world.named['finished']}")
-    assert "8000 MB of memory asked, 4000 MB there" in text
+    assert "Why here" in text and "What would help" not in text
+    assert "OLD rejected memory 8000 MB of memory asked, 4000 there –" in text
+    assert "2 more sites were possible." in text
     assert "stage-in 12 s, payload 260 s, stage-out 8 s" in text
     assert f"/jobs/{world.named['maker']}" in read(answer.text).links()
     below = read(client.get(f"/jobs/{world.named['maker']}").text).links()
     assert {f"/jobs/{world.named['finished']}", f"/jobs/{world.named['running']}"} <= set(below)
+
+
+def test_a_job_without_a_place_tells_what_would_help(world: World, client: FlaskClient) -> None:
+    text = text_of(client, f"/jobs/{world.named['homeless']}")
+    assert "Why nowhere" in text
+    wanted = "ask for 4000 MB of memory instead of 8000; then BNL can take the job."
+    assert f"What would help: {wanted}" in text
+    assert "BNL , UTA rejected memory 8000 MB of memory asked" in text
+    told = get_json(client, f"/jobs/{world.named['homeless']}?format=json")["rounds"][0]
+    assert (told["queue"], told["changes"]) == (None, {"memory_mb": 4000})
+    assert told["reasons"][0]["limit"] == 4000
 
 
 def test_a_running_job_shows_its_output_and_its_clock(world: World, client: FlaskClient) -> None:

@@ -31,8 +31,9 @@ def attempt(grid: Grid, outcome: str, **told: Any) -> None:
     number = job["attemptNr"]
     real = grid.store
 
-    def store(endpoint: str, scope: str, lfn: str, content: bytes = b"") -> dict[str, Any]:
-        return real(endpoint, scope, lfn, tarball(f"attempt{number}") if lfn == job["logFile"] else content)
+    def store(endpoint: str, scope: str, lfn: str, content: bytes = b"", **told: Any) -> dict[str, Any]:
+        found = tarball(f"attempt{number}") if lfn == job["logFile"] else content
+        return real(endpoint, scope, lfn, found, **told)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grid, "store", store)

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from pandamonitor.logfiles import place
 from pandaserver.errors import ConfigError
 from pandaserver.model.attempt import ClaimRequest
+from pandaserver.model.choice import Advice, Candidate, Change, Choice, Rejected
 from pandaserver.model.codes import ErrorFamily, JobError
 from pandaserver.model.dataset import Dataset, DatasetStatus, DatasetType
 from pandaserver.model.file import FileStatus, FileType, NewFile, Replica
@@ -35,6 +36,7 @@ from pandaserver.taskbuffer import (
     reasons,
     schema,
     topology,
+    transfers,
     users,
     work,
 )  # fmt: skip
@@ -136,14 +138,14 @@ class World:
     def copy(self, dataset: str, destination: str, *lfns: str, state: str = "done") -> None:
         row = {"dataset": dataset, "scope": "user.alice", "destination": destination, "state": "queued"}
         rows = [row | {"lfn": lfn, "size_bytes": 1_234_567, "created_at": self.now} for lfn in lfns]
-        self.run(lambda c: catalogue.add_transfers(c, rows))
+        self.run(lambda c: c.execute(sa.insert(schema.ddm_transfers), rows))
         if state == "queued":
             return
         told: dict[str, Any] = {"ended_at": self.now + timedelta(seconds=4), "source": "BNL_DISK", "seconds": 3.5}
         if state == "failed":
             told = {"ended_at": self.now, "message": "no good copy: BNL_DISK: cannot read"}
-        for transfer in self.run(lambda c: catalogue.queued_transfers(c, dataset, destination)):
-            self.run(lambda c, t=transfer: catalogue.end_transfer(c, t.transfer_id, state, **told))
+        for transfer in self.run(lambda c: transfers.queued(c, dataset, destination)):
+            self.run(lambda c, t=transfer: transfers.save(c, [replace(t, state=state, **told)]))
 
 
 def grid(root: Path) -> Topology:
@@ -289,13 +291,24 @@ def the_named(world: World) -> None:
 
 
 def say_why(world: World, job_id: int) -> None:
-    told = (
-        ("BNL", "chosen", "3 queued, 5 running, 1 input files there", 0.667),
-        ("UTA", "possible", "9 queued, 2 running, 0 input files there", 3.333),
-        ("LYON", "rejected", "the queue is test", None),
-        ("OLD", "rejected", "8000 MB of memory asked, 4000 MB there", None),
+    candidates = (
+        Candidate("BNL", 0.667, "3 queued, 5 running, 1 input files there (1 MB)"),
+        Candidate("UTA", 3.333, "9 queued, 2 running, 0 input files there"),
     )
-    world.run(lambda c: reasons.add(c, [reasons.RecordedReason(job_id, world.now, *one) for one in told]))
+    rejected = (
+        Rejected(("LYON",), "status", "the queue is test", "user", "test"),
+        Rejected(("OLD",), "memory", "8000 MB of memory asked, 4000 there", 8000, 4000),
+    )
+    choice = Choice("BNL", candidates, more=2, rejected=rejected)
+    world.run(lambda c: reasons.add(c, [reasons.NewRound(job_id, world.now, choice)]))
+
+
+def say_why_nowhere(world: World, job_id: int) -> None:
+    rejected = (Rejected(("BNL", "UTA"), "memory", "8000 MB of memory asked, 4000 there", 8000, 4000),)
+    change = Change("memory_mb", 4000, "ask for 4000 MB of memory instead of 8000")
+    advice = Advice(f"{change.text}; then BNL can take the job", "BNL", (change,))
+    choice = Choice(None, rejected=rejected, advice=advice)
+    world.run(lambda c: reasons.add(c, [reasons.NewRound(job_id, world.now, choice)]))
 
 
 def the_present(world: World, chance: random.Random) -> None:
@@ -319,6 +332,7 @@ def the_present(world: World, chance: random.Random) -> None:
         world.now = end - timedelta(minutes=90 - n)
         world.activate(world.submit(name=f"queued {n}", owner="Carol Cern"), "UTA" if n else "BNL")
     homeless = world.submit(name="homeless")
+    say_why_nowhere(world, homeless)
     world.now = end - timedelta(minutes=3)
     moving = world.submit(output("late.root"), name="moving")
     world.activate(moving, "LYON")

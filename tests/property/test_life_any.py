@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class AnyLife(RuleBasedStateMachine):
         self.held: list[dict[str, Any]] = []  # claims of all pilots, also of those long lost
         self.said: list[tuple[dict[str, Any], str, dict[str, Any]]] = []
         self.ended: dict[int, str] = {}
+        self.late = False  # somebody stored files for an attempt that was over
 
     # --- users
 
@@ -105,15 +107,12 @@ class AnyLife(RuleBasedStateMachine):
         self.say(self.held[number % len(self.held)], word, {})
 
     @precondition(lambda self: self.held)
-    @rule(spoil=SPOIL, outcome=st.sampled_from(["finished", "finished", "failed"]))
-    def end(self, spoil: str, outcome: str) -> None:
-        """End the newest claim with outputs and log, good or not."""
-        job = self.held[-1]
-        scopes = [*filter(None, job["scopeOut"].split(",")), job["scopeLog"]]
-        names = list(zip(scopes, job["outFiles"].split(","), strict=True))
-        endpoint = job["ddmEndPointOut"].split(",")[0]
-        stored = {lfn: self.grid.store(endpoint, scope, lfn, lfn.encode()) for scope, lfn in names}
-        output = names[0][1]
+    @rule(number=st.integers(0, 3), spoil=SPOIL, outcome=st.sampled_from(["finished", "finished", "failed"]))
+    def end(self, number: int, spoil: str, outcome: str) -> None:
+        """End a recent claim with outputs and log, good or not; each attempt makes other bytes."""
+        job = self.held[-1 - number % min(len(self.held), 4)]
+        stored = self.store(job, f"{{lfn}} of attempt {job['attemptNr']}")
+        output = next(lfn for lfn in stored if lfn != job["logFile"])
         if spoil == "wrong size":
             stored[output]["fsize"] += 1
         elif spoil == "without output":
@@ -123,6 +122,17 @@ class AnyLife(RuleBasedStateMachine):
         if outcome == "failed":
             stored = {job["logFile"]: stored[job["logFile"]]}
         self.say(job, outcome, {"xml": json.dumps(stored)})
+
+    @precondition(lambda self: self.held)
+    @rule(number=SOME)
+    def store_without_a_word(self, number: int) -> None:
+        """Store the outputs of any claim there ever was, as pilots do that have lost their server."""
+        self.store(self.held[number % len(self.held)], "{lfn}, stored by somebody who does not know how late it is")
+
+    def store(self, job: dict[str, Any], content: str) -> dict[str, dict[str, Any]]:
+        (row,) = [row for row in self.look()["jobs"] if row.job_id == job["PandaID"]]
+        self.late |= row.state not in WITH_PILOT or row.attempt != job["attemptNr"]
+        return self.grid.store_all(job, content)
 
     def say(self, job: dict[str, Any], word: str, more: dict[str, Any]) -> None:
         self.said.append((job, word, more))
@@ -190,6 +200,21 @@ class AnyLife(RuleBasedStateMachine):
         lost = {row.lfn for row in rows["files"] if row.status == "failed"}
         datasets = {row.dataset for row in rows["files"] if row.type == "output"}
         assert not lost & {row.lfn for row in rows["ddm_contents"] if row.dataset in datasets}
+        self.what_is_registered_is_what_is_there()
+
+    def what_is_registered_is_what_is_there(self) -> None:
+        """Nobody's bytes have got into the place of those that count."""
+        copies, facts = schema.ddm_replicas, schema.ddm_files
+        same = sa.and_(copies.c.scope == facts.c.scope, copies.c.lfn == facts.c.lfn)
+        statement = sa.select(copies.c.endpoint, facts).join(facts, same)
+        for row in self.grid.buffer.read(lambda c: list(c.execute(statement))):
+            content = self.grid.place(row.endpoint, row.scope, row.lfn).read_bytes()
+            assert (len(content), f"{zlib.adler32(content):08x}") == (row.size_bytes, row.adler32), row.lfn
+            self.statistics["copies compared"] += 1
+
+    def waiting_beside(self) -> set[str]:
+        """Names of files that wait beside their place."""
+        return {path.name for name in ("BNL_DISK", "UTA_DISK") for path in (self.grid.root / name).rglob("*.a*-*")}
 
     def teardown(self) -> None:
         """Let good pilots do the rest, and time pass: in the end every job has ended."""
@@ -209,8 +234,11 @@ class AnyLife(RuleBasedStateMachine):
         self.statistics["attempts"] += len(rows["attempts"])
         self.statistics["changes of state"] += len(rows["job_history"])
         self.statistics["lives"] += 1
+        self.grid.watch(25 * HOUR)
+        self.statistics["lives in which nobody stored too late"] += not self.late
+        left = set() if self.late else self.waiting_beside()
         self.grid.close()
-        assert live == {}
+        assert (live, left) == ({}, set())
 
 
 SEEN = (schema.jobs, schema.job_history, schema.lanes, schema.ready, schema.attempts, schema.files, schema.ddm_contents)

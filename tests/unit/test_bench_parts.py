@@ -20,7 +20,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark import calls, claim, claimer, drive, fill, floor, inside, life, messages, profiler, show
+from benchmark import (
+    brokerage,
+    calls,
+    claim,
+    claimer,
+    drive,
+    fill,
+    floor,
+    inside,
+    life,
+    load,
+    longpoll,
+    messages,
+    profiler,
+    show,
+)  # fmt: skip
+from benchmark.door import CONNECTIONS, Door
 from benchmark.load import Client, Part, Plan, Seen, clients_of, perform, read_plan
 from benchmark.processes import BenchError, Meter, Usage, kind_of, read_stat, session, stop_session
 from benchmark.quantiles import quantile, summary_ms
@@ -31,6 +47,8 @@ from pandaserver.taskbuffer import schema
 from pandaserver.userinterface.submit import check
 from pandaserver.web.jobwire import read_jobs
 from pandaserver.web.pilotwire import read_claim, read_report
+
+PLAIN = Door()
 
 # --- quantiles
 
@@ -380,9 +398,10 @@ def a_load(lives: int) -> drive.Load:
     return drive.Load(seen, cpu_s=0.1)
 
 
-def a_round(clients: int) -> life.Round:
+def a_round(clients: int, door: Door = PLAIN) -> life.Round:
     return life.Round(
-        clients=clients, submitted=200, submit=a_load(0), pilots=a_load(100), finished=99, before_s=1.0, after_s=0.5,
+        door=door, clients=clients, submitted=200, submit=a_load(0), pilots=a_load(100), finished=99,
+        before_s=1.0, after_s=0.5,
         before=Usage(2.0, 1.0, 1.0, {}), during=Usage(2.0, 0.5, 1.0, {"work": 0.5}), after=Usage(0.5, 0.5, 0.5, {}),
     )  # fmt: skip
 
@@ -408,7 +427,61 @@ def test_results_of_lives_have_the_keys_that_machines_read() -> None:
     assert told["floor_ratio"] == pytest.approx(55 / 3, abs=0.01)
     assert list(told["by_clients"]) == ["4", "64"]
     text = "\n".join(show.plain(sheet) for sheet in life.sheets(told))
-    assert "1 of 100 jobs did not end as finished" in text
+    assert "gunicorn http, 64 clients: 1 of 100 jobs did not end as finished" in text
+
+
+def test_every_door_has_its_rows() -> None:
+    last = Door("apache", "new")
+    told = life.as_json([a_round(4), a_round(4, last), a_round(16, last)], a_floor())
+    assert [(one["front"], one["connection"], one["clients"]) for one in told["rows"]] == [
+        ("gunicorn", "http", 4), ("apache", "new", 4), ("apache", "new", 16),
+    ]  # fmt: skip
+    assert (told["front"], told["connection"], told["clients"]) == ("apache", "new", 16)
+    assert list(told["by_clients"]) == ["4", "16"]
+    text = "\n".join(show.plain(sheet) for sheet in life.sheets(told))
+    assert all(f"{kind}: {CONNECTIONS[kind]}" in text for kind in ("http", "new"))
+    assert f"https: {CONNECTIONS['https']}" not in text
+
+
+# --- pilots that wait
+
+
+def test_a_pilot_that_waits_comes_back_until_it_has_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "COME_WITHIN_S", 0.0)
+    bodies = [b'{"StatusCode": 20, "retryAfter": 0.1}', b'{"StatusCode": 20}', b'{"StatusCode": 0, "PandaID": 8}']
+    answers = [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body for body in bodies]
+    with answering(*answers) as (port, asked):
+        seen = client(port, wait_s=3.0, requests=[], seconds=60.0).run()
+    assert [how for _, _, how in seen.waits] == ["later", "in vain", "given"]
+    assert seen.waits[1][0] - seen.waits[0][1] >= 0.09, "it came back too early"
+    assert [job_id for job_id, _ in seen.got] == [8]
+    assert all(b'"wait": 3.0' in request for request in asked)
+
+
+def test_a_pilot_that_waits_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "COME_WITHIN_S", 0.0)
+    body = b'{"StatusCode": 20, "retryAfter": 1000}'
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body) as (port, _):
+        seen = client(port, wait_s=100.0, requests=[], seconds=0.3).run()
+    assert len(seen.waits) == 1
+
+
+@pytest.mark.parametrize(("pilots", "bursts"), [(1, 1), (6, 1), (40, 4), (500, 12)])
+def test_there_are_fewer_jobs_than_pilots_that_wait(pilots: int, bursts: int) -> None:
+    assert longpoll.LongPollWish(pilots=pilots, wait_s=1.0, seconds=1.0).bursts == bursts
+
+
+def test_what_waiting_costs() -> None:
+    seen = Seen(waits=[[5.0, 30.0, "given"], [9.0, 11.0, "later"], [11.5, 12.0, "later"], [2.0, 19.0, "in vain"]])
+    quiet = longpoll.Quiet(10.0, 20.0, Usage(0.3, 0.1, 0.1, {"parking": 0.1}))
+    wish = longpoll.LongPollWish(pilots=4, wait_s=25.0, seconds=10.0)
+    told = longpoll.as_json(wish, quiet, drive.Load(seen, 0.0), [0.01, 0.02, 0.5])
+    assert (told["parked"], told["told_to_come_later"]) == (1, 3)
+    assert (told["retry_after_answers"], told["waited_in_vain"]) == (2, 1)
+    assert (told["idle_core_percent"], told["idle_web_percent"], told["idle_db_percent"]) == (4.0, 3.0, 1.0)
+    assert (told["given"], told["p50_ms"], told["p99_ms"]) == (3, 20.0, 500.0)
+    text = "\n".join(show.plain(sheet) for sheet in longpoll.sheets(told))
+    assert "parking 1.00" in text
 
 
 # --- claims
@@ -494,3 +567,13 @@ def test_plain_tables_are_aligned() -> None:
 
 def test_errors_of_the_server_are_not_mistaken_for_ours() -> None:
     assert not issubclass(BenchError, PandaError)
+
+
+def test_the_brokerage_is_measured_without_server_and_database() -> None:
+    size = brokerage.Size(jobs=300, queues=12, datasets=9, kinds=4)
+    told, again = brokerage.measure(size), brokerage.measure(size)
+    assert (told.placed, told.queues_used) == (again.placed, again.queues_used), "the same every time"
+    assert 0 < told.placed <= 300 and 1 <= told.queues_used <= 12 and told.written_mb > 0
+    sheet = told.sheet(size)
+    assert len(sheet.columns) == len(sheet.rows[0]) and sheet.rows[0][:2] == (300, 12)
+    assert told.as_json()["placed"] == told.placed

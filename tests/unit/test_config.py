@@ -176,6 +176,8 @@ def test_the_url_is_made_of_host_and_port(host, url):
         ("[archive]\nperiod_s = 0\n", ["[archive] period_s", "above 0"]),
         ("[archive]\nbatch = 0\n", ["[archive] batch", "above 0"]),
         ("[archive]\nbatch = 1001\n", ["[archive] batch", "at most 1000"]),
+        ("[brokerage]\ndeny = BNL\n", ["[brokerage] deny", "names no user"]),
+        ("[brokerage]\nfinalists = 0\n", ["[brokerage] finalists", "above 0"]),
         ("[archive]\nkeep_months = -1\n", ["[archive] keep_months", "a number from 0"]),
         ("[archive]\nafter_s = three days\n", ["[archive] after_s", "three days"]),
         ("[dispatch]\nlease_s = two hours\n", ["[dispatch] lease_s", "'two hours'"]),

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from factories import Pki, write_config
 
 from pandaserver.command import main
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """`start` sets the logs up, for streams that end with its test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture
@@ -24,7 +36,10 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
     return code, told.out, told.err
 
 
-@pytest.mark.parametrize("arguments", [[], ["start"], ["db"], ["check"]], ids=str)
+_HELPED = [[], ["start"], ["db"], ["check"], ["sites", "import"], ["sites", "status"]]
+
+
+@pytest.mark.parametrize("arguments", _HELPED, ids=str)
 def test_help(capsys: pytest.CaptureFixture[str], arguments: list[str]):
     with pytest.raises(SystemExit) as left:
         main([*arguments, "--help"])
@@ -56,9 +71,10 @@ def test_the_database_is_made_and_looked_at(capsys: pytest.CaptureFixture[str], 
 def test_a_check_finds_everything_good(capsys: pytest.CaptureFixture[str], config: Path):
     run(capsys, "db", "upgrade", "--config", config)
     code, text, _ = run(capsys, "check", "--json", "--config", config)
-    assert (code, json.loads(text)) == (0, {"configuration": "good", "certificates": "good", "database": "good"})
+    parts = ("configuration", "certificates", "database", "queues")
+    assert (code, json.loads(text)) == (0, dict.fromkeys(parts, "good"))
     code, text, _ = run(capsys, "check", "--config", config)
-    assert code == 0 and text.count("good") == 3
+    assert code == 0 and text.count("good") == 4
 
 
 def test_a_check_says_what_to_do_about_the_database(capsys: pytest.CaptureFixture[str], config: Path):
@@ -96,3 +112,80 @@ def test_the_configuration_is_found_by_the_environment(capsys: pytest.CaptureFix
 def test_a_server_does_not_start_on_a_database_without_tables(capsys: pytest.CaptureFixture[str], config: Path):
     code, _, err = run(capsys, "start", "--config", config)
     assert code == 1 and "run panda-server db upgrade" in err
+
+
+# --- sites
+
+
+def test_a_sites_file_is_checked_without_a_server(capsys: pytest.CaptureFixture[str], config: Path):
+    sites = config.with_name("sites.cfg")
+    code, text, _ = run(capsys, "sites", "check", sites)
+    assert (code, text) == (0, f"{sites}: good, 2 queues and 2 endpoints\n")
+    sites.write_text(sites.read_text().replace("tier = ", "tier = x").replace("cloud = US", "colour = US"))
+    code, text, _ = run(capsys, "sites", "check", sites)
+    assert code == 1 and text.splitlines()[-1] == f"{sites}: 6 mistakes" and len(text.splitlines()) == 7
+    code, text, _ = run(capsys, "sites", "check", "--json", sites)
+    told = json.loads(text)
+    assert (code, told["good"]) == (1, False)
+    assert {(one["place"], one["key"], one["value"]) for one in told["mistakes"]} >= {
+        (f"{sites} [queue BNL]", "tier", "x1"), (f"{sites} [queue UTA]", "cloud", None),
+    }  # fmt: skip
+    code, text, _ = run(capsys, "sites", "check", sites.with_name("nothing.cfg"))
+    assert code == 1 and "1 mistake" in text and "No such file" in text
+
+
+def test_an_import_by_hand(capsys: pytest.CaptureFixture[str], config: Path, tmp_path: Path):
+    run(capsys, "db", "upgrade", "--config", config)
+    queues, disks = tmp_path / "queues.json", tmp_path / "disks.json"
+    queues.write_text('{"A": {"cloud": "US", "status": "online", "astorages": {"pr": ["D"]}}, "B": 5}')
+    disks.write_text('{"D": {"site": "A", "arprotocols": {"read_lan": [{"endpoint": "root://a:1094", "path": "/a"}]}}}')
+    bring = ("sites", "import", "--config", config)
+    code, text, _ = run(capsys, *bring, "--cric", queues, "--endpoints", disks, "--dry-run")
+    assert code == 0 and text.splitlines() == [
+        "queue A added",
+        "endpoint D added",
+        f"{queues} queue B: entry = 5: an object is expected; left out",
+        "1 queue and 1 endpoint read: 2 changes; 1 entry left out, nothing is changed by this dry run",
+    ]
+    assert "nothing is changed" not in run(capsys, *bring, "--cric", queues, "--endpoints", disks)[1]
+    told = json.loads(run(capsys, *bring, "--cric", queues, "--json")[1])
+    assert (told["changes"], told["queues"], told["endpoints"], len(told["left_out"])) == ([], 1, 0, 1)
+    code, text, _ = run(capsys, "sites", "status", "--config", config)
+    assert code == 1 and "import from CRIC" in text and "    queue A added" in text and "WRONG since" in text
+    code, _, error = run(capsys, *bring)
+    assert code == 1 and "import from where?" in error
+    code, _, error = run(capsys, *bring, "--cric", "http://localhost/x")
+    assert code == 1 and "a file or an https URL is expected" in error
+
+
+def test_where_queues_are_described_is_told(capsys: pytest.CaptureFixture[str], config: Path):
+    run(capsys, "db", "upgrade", "--config", config)
+    assert run(capsys, "sites", "status", "--config", config)[:2] == (
+        0, "no server has read any description of queues yet\n",
+    )  # fmt: skip
+    assert json.loads(run(capsys, "sites", "status", "--json", "--config", config)[1]) == {"good": True, "sources": []}
+
+
+def test_a_wrong_sites_file_does_not_keep_operators_from_other_work(capsys: pytest.CaptureFixture[str], config: Path):
+    config.with_name("sites.cfg").write_text("[queue A]")
+    assert run(capsys, "db", "upgrade", "--config", config)[0] == 0
+    assert run(capsys, "ban", "/CN=Mallory", "--config", config)[0] == 0
+    code, _, error = run(capsys, "start", "--config", config)
+    assert code == 1 and "[queue A]: key site is missing" in error, "there is no grid to go on with"
+    code, _, error = run(capsys, "check", "--config", config)
+    assert code == 1 and "[queue A]: key site is missing" in error
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("cric = http://cric.example.org/q.json", "the full path of a file or an https URL is expected"),
+        ("cric = queues.json", "the full path of a file"),
+        ("cric_endpoints = /data/e.json", "it belongs to cric, which is empty"),
+        ("cric = /q.json\ncric_period_s = 0", "cric_period_s = 0"),
+    ],
+)
+def test_mistakes_about_the_import_are_named(capsys: pytest.CaptureFixture[str], config: Path, more: str, words: str):
+    config.write_text(config.read_text() + f"{more}\n")
+    code, _, error = run(capsys, "check", "--config", config)
+    assert code == 1 and words in error and "[grid]" in error

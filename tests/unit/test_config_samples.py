@@ -18,7 +18,7 @@ from pandaserver.model.timeouts import TIMEOUTS
 
 CONF = Path(__file__).parents[2] / "conf"
 SERVER, SITES = CONF / "panda_server.cfg", CONF / "sites.cfg"
-ASSIGNMENT = re.compile(r"([a-z_.]+) =")
+ASSIGNMENT = re.compile(r"([a-z0-9_.]+) =")
 
 
 def parsed(path: Path) -> configparser.ConfigParser:

@@ -243,3 +243,23 @@ def test_the_operators_are_files_of_the_plan() -> None:
     kept = {file.path.name for file in make_plan(CHOICES, None).files if file.kept}
     assert kept == {path.name for path in (sources() / "conf").glob("*.cfg")}
     assert File(Path("/x"), "").kept is False
+
+
+# ---- who sends pilots
+
+
+def test_the_scheduler_is_not_the_server() -> None:
+    unit = texts(replace(CHOICES, user="panda"))["/etc/systemd/system/panda-scheduler@.service"]
+    assert "User=panda-pilot\n" in unit and "Group=" not in unit and "User=panda\n" not in unit
+    other = texts(replace(CHOICES, scheduler_user="factory"))["/etc/systemd/system/panda-scheduler@.service"]
+    assert "User=factory\n" in other
+
+
+def test_the_scheduler_knows_its_server_and_can_read_its_configuration(tmp_path: Path) -> None:
+    choices = private(tmp_path)
+    place(make_plan(choices, None), group=ME)
+    file = choices.config_dir / "scheduler.cfg"
+    assert "server = https://panda.example.org:25443\n" in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o644
+    for name in ("panda_server.cfg", "monitor.cfg"):  # they hold passwords
+        assert (choices.config_dir / name).stat().st_mode & 0o777 == 0o640

@@ -84,6 +84,30 @@ def test_users_and_services_have_different_limits() -> None:
         assert caught.value.retry_after_s == 1
 
 
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("192.0.2.1", "192.0.2.1"), ("::ffff:192.0.2.1", "192.0.2.1"), ("::1", "::/64"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"), ("fe80::1%eth0", "fe80::/64"),
+        ("", ""), ("unix:", ""), ("localhost", ""), ("1.2.3", ""), ("\x00", ""),
+    ],
+)  # fmt: skip
+def test_what_counts_as_one_place(address: str, place: str) -> None:
+    assert limits.network(address) == place
+
+
+def test_nobodies_are_limited_by_place() -> None:
+    made = Limits(LimitsSection(anonymous_rate=1, anonymous_burst=2), Time())
+    for address in ("2001:db8::1", "2001:db8::2"):
+        made.take_anonymous(address)
+    with pytest.raises(TooMany, match="2001:db8::/64") as caught:
+        made.take_anonymous("2001:db8::3")
+    assert caught.value.retry_after_s == 1
+    made.take_anonymous("2001:db8:0:1::1")
+    for _ in range(9):
+        made.take_anonymous("")
+
+
 def test_empty_means_no_limit() -> None:
     told = Limits(LimitsSection(user_rate=None, pilot_rate=None, sandbox_mb_per_day=None), Time())
     for service in (False, True):

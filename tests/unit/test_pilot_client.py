@@ -10,6 +10,7 @@ import requests
 from requests.adapters import BaseAdapter
 
 from pandapilot.failures import NotAuthorised, ServerRefused, ServerUnreachable, TlsFailed
+from pandapilot.jobs import job_from_wire
 from pandapilot.server import JobAnswer, Server, same_origin
 from pandapilot.settings import Identity
 
@@ -84,6 +85,17 @@ def test_other_servers_get_no_credential_but_are_verified(server, network, tmp_p
     assert network.seen[0][1]["verify"] == str(tmp_path)
     server.download(f"{URL}/cache/run.sh", target, lambda: None)
     assert network.seen[1][1]["cert"] == str(tmp_path / "proxy.pem")
+
+
+def test_only_its_server_sees_the_token_of_the_job(server, network):
+    job = job_from_wire({"PandaID": 7, "attemptNr": 1, "jobToken": "t0k"})
+    for url in ("https://elsewhere.org/run.sh", URL.replace("https", "http") + "/cache/run.sh", f"{URL}/cache/run.sh"):
+        network.answer = (200, b"script")
+        server.download(url, io.BytesIO(), lambda: None, job=job)
+    *others, (own, _) = network.seen
+    assert [own.headers["X-Job-Id"], own.headers["X-Job-Token"]] == ["7", "t0k"]
+    assert not any(name.startswith("X-Job") for request, _ in others for name in request.headers)
+    assert not any("t0k" in request.url for request, _ in network.seen)
 
 
 @pytest.mark.parametrize(

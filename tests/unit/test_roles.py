@@ -18,7 +18,7 @@ from pandaserver.model.attempt import ClaimRequest, PilotReport
 from pandaserver.web.access import as_produced, check_access, check_token, table, within
 from pandaserver.web.application import CALLS
 from pandaserver.web.identity import Identity
-from pandaserver.web.roles import EVERYTHING, Permit, Reach, Role, Scope, permit, roles_of, scope_of, scopes_of
+from pandaserver.web.roles import EVERYTHING, Permit, Reach, Role, Scope, permit, roles_of, scopes_of
 
 ALICE, PILOT, BOSS, MOVER = (f"/DC=org/CN={name}" for name in ("Alice", "Robot: Pilot", "Boss", "Mover"))
 CONFIGURED = IdentitySection(
@@ -96,16 +96,21 @@ def test_no_producers_named_means_everybody() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fqan", "scope"),
+    ("fqan", "entry", "scope"),
     [
-        ("/atlas", Scope("atlas")),
-        ("/atlas/Role=pilot", Scope("atlas")),
-        ("/atlas/a/b/Role=x/Capability=NULL", Scope("atlas", "a/b")),
-        ("/atlas/Role=NULL/Capability=NULL", Scope("atlas")),
+        ("/atlas", "/atlas", Scope("atlas")),
+        ("/atlas/Role=pilot", "/atlas/Role=pilot", Scope("atlas")),
+        ("/atlas/a/b/Role=x/Capability=NULL", "/atlas/a/b/Role=x", Scope("atlas", "a/b")),
+        ("/atlas/Role=NULL/Capability=NULL", "/atlas", Scope("atlas")),
     ],
 )
-def test_the_scope_of_an_attribute(fqan: str, scope: Scope) -> None:
-    assert scope_of(fqan) == scope
+def test_the_scope_of_an_attribute(fqan: str, entry: str, scope: Scope) -> None:
+    assert scopes_of(somebody(ALICE, fqan), Role.PILOT, IdentitySection(pilots=(entry,))) == (scope,)
+
+
+@pytest.mark.parametrize("fqan", ["", "/", "atlas", "//atlas", "/atlas/Role=a/b", "/atlas/../cms", "/atlas\n", "/a b"])
+def test_what_is_no_attribute_gives_nothing(fqan: str) -> None:
+    assert not scopes_of(somebody(ALICE, fqan), Role.PILOT, IdentitySection(pilots=("/*", "/*/Role=*")))
 
 
 def test_all_roles_of_somebody() -> None:

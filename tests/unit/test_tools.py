@@ -380,7 +380,7 @@ def test_arguments_for_pytest(test_tool: ModuleType, arguments: list[str], expec
     assert test_tool.pytest_arguments(*test_tool.parse_arguments(arguments)) == expected
 
 
-@pytest.mark.parametrize(("processors", "processes"), [(1, "1"), (2, "2"), (64, "4"), (None, "1")])
+@pytest.mark.parametrize(("processors", "processes"), [(1, "2"), (2, "4"), (64, "4"), (None, "2")])
 def test_the_whole_run_uses_some_processors(
     test_tool: ModuleType, monkeypatch: pytest.MonkeyPatch, processors: int | None, processes: str
 ) -> None:

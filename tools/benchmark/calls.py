@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark import inside, messages
+from benchmark.door import Door
 from benchmark.drive import run_load
 from benchmark.fill import Crowd, fill, outputs_of
 from benchmark.load import Part
@@ -134,16 +135,16 @@ def _many_jobs(place: Site, ids: range) -> Requests:
     return [[f"{_V1}/pilot/acquire_jobs", one] for one in told]
 
 
-def measure(place: Site, meter: Meter, *, clients: int, seconds: float, https: bool, only: str) -> list[Measured]:
+def measure(place: Site, meter: Meter, door: Door, *, clients: int, seconds: float, only: str) -> list[Measured]:
     """Measure one call after the other, each with tables that hold nothing but its own jobs."""
     return [
-        _measure(place, meter, trial, clients=clients, seconds=seconds, https=https)
+        _measure(place, meter, door, trial, clients=clients, seconds=seconds)
         for trial in trials()
         if only in trial.name
     ]
 
 
-def _measure(place: Site, meter: Meter, trial: Trial, *, clients: int, seconds: float, https: bool) -> Measured:
+def _measure(place: Site, meter: Meter, door: Door, trial: Trial, *, clients: int, seconds: float) -> Measured:
     say(trial.name)
     connection = place.database.connect("panda")
     try:
@@ -154,14 +155,14 @@ def _measure(place: Site, meter: Meter, trial: Trial, *, clients: int, seconds: 
     if trial.state:
         fill(place.database, crowd)
     requests = trial.make(place, crowd.ids())
-    if trial.hoped_for and _has_not(place, trial, requests.pop(0), https=https):
+    if trial.hoped_for and _has_not(place, door, trial, requests.pop(0)):
         return Measured(trial.name, None, {})
     part = Part(
         name=trial.name, clients=clients, seconds=seconds, requests=requests, again=trial.again,
         person=trial.person, store=trial.store,
     )  # fmt: skip
     before = meter.read()
-    load = run_load(place.plan(place.address(https=https), part), place.root)
+    load = run_load(place.plan(place.address(door), part), place.root)
     used = meter.read() - before
     count = max(load.count(trial.name), 1)
     told: dict[str, Any] = {"per_s": count / load.seconds} | load.calls.get(trial.name, {}) | _costs(used, count)
@@ -175,11 +176,12 @@ def _costs(used: Usage, count: int) -> dict[str, float]:
     return {name: 1000 * spent for name, spent in parts.items()}
 
 
-def _has_not(place: Site, trial: Trial, request: list[Any], *, https: bool) -> bool:
+def _has_not(place: Site, door: Door, trial: Trial, request: list[Any]) -> bool:
     path, told = request
-    address = place.address(https=https, keep_alive=False)
+    address = place.address(door)
     wire = Wire(address, trial.person, address.context(trial.person))
     status, answer = wire.post(path, json.dumps(told).encode())
+    wire.close()
     return status == 404 or answer.count(b'"PandaID"') < trial.brings
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import bare
+from benchmark.door import Door
 from benchmark.drive import run_load, start_child
+from benchmark.fronts import server
 from benchmark.load import Part
 from benchmark.processes import BenchError, Meter, stop_session
 from benchmark.quantiles import summary_ms
 from benchmark.show import Sheet, say
-from benchmark.site import Site, server
+from benchmark.site import Site
 
 CALLS_OF_A_LIFE = 3
 
@@ -99,9 +101,9 @@ def run_child(module: str, plan: Path) -> dict[str, Any]:
 def _empty_route(place: Site, seconds: float, clients: int) -> dict[str, float]:
     request = ["/empty", {"siteName": "BENCH", "node": "wn001.bench.org", "mem": 4000}]
     part = Part(name="empty", clients=clients, seconds=seconds, requests=[request] * clients, again=True)
-    with server(place, "empty") as meter:
+    with server(place, Door(), empty=True) as meter:
         before = meter.read()
-        load = run_load(place.plan(place.address(), part), place.root)
+        load = run_load(place.plan(place.address(Door()), part), place.root)
         used = meter.read() - before
     count = max(load.count("empty"), 1)
     web_ms = 1000 * used.web_s / count

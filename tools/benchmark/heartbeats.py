@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark import inside, messages
+from benchmark.door import Door
 from benchmark.drive import Load, run_load
 from benchmark.fill import Crowd, fill
 from benchmark.load import Part
@@ -35,7 +36,7 @@ def prepare(place: Site, wish: HeartbeatWish) -> None:
     fill(place.database, Crowd(count=waiting, queues=place.queues, first_id=_FIRST_LIFE))
 
 
-def measure(place: Site, meter: Meter, wish: HeartbeatWish, *, https: bool) -> dict[str, Any]:
+def measure(place: Site, meter: Meter, wish: HeartbeatWish, door: Door) -> dict[str, Any]:
     """Send heartbeats and lead lives at the wished rates."""
     say(f"{wish.rate:g} heartbeats/s and {wish.lives:g} lives/s for {wish.seconds:g} s")
     parts = [
@@ -46,7 +47,7 @@ def measure(place: Site, meter: Meter, wish: HeartbeatWish, *, https: bool) -> d
         Part(name="life", clients=_LIFE_CLIENTS, seconds=wish.seconds, rate=wish.lives, lives=True),
     ]  # fmt: skip
     before = meter.read()
-    load = run_load(place.plan(place.address(https=https), *(part for part in parts if part.rate)), place.root)
+    load = run_load(place.plan(place.address(door), *(part for part in parts if part.rate)), place.root)
     return as_json(wish, load, meter.read() - before)
 
 

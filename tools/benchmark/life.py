@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 from benchmark import inside, messages
+from benchmark.door import CONNECTIONS, Door
 from benchmark.drive import Load, run_load
 from benchmark.floor import Floor
+from benchmark.fronts import last_words
 from benchmark.load import Part
 from benchmark.mariadb import DBConnection
-from benchmark.processes import BenchError, Meter, Usage
+from benchmark.processes import HTTPD, BenchError, Meter, Usage
+from benchmark.profiler import Watch, nobody
 from benchmark.show import Sheet, say
-from benchmark.site import Site, last_words
+from benchmark.site import Site
 from benchmark.wire import Address
 
 BULK = 100
@@ -24,33 +26,21 @@ _HEADROOM = 1.6  # more jobs than the last round's rate lets expect
 _SETTLE_S = 120.0
 
 
-class Watch(Protocol):
-    """Watches the server while pilots live: a profiler, or nobody."""
-
-    def __call__(self, seconds: float) -> AbstractContextManager[Any]:
-        """Watch for so long."""
-
-
-def nobody(seconds: float) -> AbstractContextManager[Any]:
-    """Do not watch."""
-    return nullcontext()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Wish:
     """What is to be measured: rounds with so many clients, each for some seconds or with so many jobs."""
 
+    door: Door
     clients: Sequence[int]
     seconds: float
     jobs: int = 0  # 0: as many as the time allows
-    https: bool = False
-    keep_alive: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
     """One round: what was used until activation, while pilots lived, and afterwards."""
 
+    door: Door
     clients: int
     submitted: int
     submit: Load
@@ -89,17 +79,19 @@ def rounds(place: Site, meter: Meter, wish: Wish, watch: Watch = nobody) -> list
     Raises:
         BenchError: jobs get stuck.
     """
-    address = place.address(https=wish.https, keep_alive=wish.keep_alive)
+    address = place.address(wish.door)
     connection = place.database.connect("panda")
     done: list[Round] = []
     try:
-        say("warming up")
-        rate = _round(place, meter, address, connection, Wish(clients=[4], seconds=2.0, jobs=_WARM_UP)).rate
+        inside.wipe(connection, place.storage)
+        say(f"{wish.door}: warming up")
+        first = replace(wish, clients=[4], seconds=2.0, jobs=min(_WARM_UP, wish.jobs or _WARM_UP))
+        rate = _round(place, meter, address, connection, first).rate
         for clients in wish.clients:
             inside.wipe(connection, place.storage)
             jobs = wish.jobs or jobs_for(rate, wish.seconds)
-            say(f"{clients} clients, {jobs} jobs")
-            asked = Wish(clients=[clients], seconds=wish.seconds, jobs=jobs)
+            say(f"{wish.door}: {clients} clients, {jobs} jobs")
+            asked = replace(wish, clients=[clients], jobs=jobs)
             done.append(_round(place, meter, address, connection, asked, watch))
             rate = max(rate, done[-1].rate)
     finally:
@@ -128,7 +120,8 @@ def _round(
         raise BenchError(f"no pilot finished a job: {pilots.problems}\n{last_words(place)}")
     after_s = _settle(place, connection)
     return Round(
-        clients=clients, submitted=wish.jobs, submit=submit, pilots=pilots, before_s=before_s, after_s=after_s,
+        door=wish.door, clients=clients, submitted=wish.jobs, submit=submit, pilots=pilots,
+        before_s=before_s, after_s=after_s,
         before=activated - start, during=lived - activated, after=meter.read() - lived,
         finished=inside.count_in_state(connection, "finished"),
     )  # fmt: skip
@@ -203,49 +196,67 @@ def _ms(seconds: float) -> float:
 
 def as_json(done: Sequence[Round], floor: Floor) -> dict[str, Any]:
     """Give all rounds for machines; the first keys are those of the last round."""
-    by_clients = {str(one.clients): round_json(one) for one in done}
-    for told in by_clients.values():
+    rows: list[dict[str, Any]] = [
+        {"front": one.door.front, "connection": one.door.connection, "clients": one.clients} | round_json(one)
+        for one in done
+    ]
+    for told in rows:
         told["floor_ratio"] = round(told["cpu_ms_per_job"] / floor.life_ms, 2)
-    last = by_clients[str(done[-1].clients)]
+    last = rows[-1]
     first_keys = ("cpu_ms_per_job", "web_ms", "db_ms", "pilot_lives_per_s", "floor_ratio")
-    return {key: last[key] for key in first_keys} | {
-        "clients": done[-1].clients,
+    of_last_door = [one for one in rows if (one["front"], one["connection"]) == (last["front"], last["connection"])]
+    return {key: last[key] for key in (*first_keys, "front", "connection", "clients")} | {
         "archive": bool(inside.archive_tables()) or inside.NOT_THERE,
-        "by_clients": by_clients,
+        "by_clients": {str(one["clients"]): one for one in of_last_door},
+        "rows": rows,
         "floor": floor.as_json(),
     }
 
 
 def sheets(told: dict[str, Any]) -> list[Sheet]:
     """Give what `as_json` gave for people."""
-    rounds_told = told["by_clients"].items()
+    rows = told["rows"]
     costs = [
-        (clients, one["pilot_lives_per_s"], one["jobs_per_s"], one["cpu_ms_per_job"], one["web_ms"], one["db_ms"],
-         one["background_ms"], *one["phases_ms"].values(), one["floor_ratio"], one["client_cpu_ms_per_life"])
-        for clients, one in rounds_told
+        (*_name(one), one["pilot_lives_per_s"], one["jobs_per_s"], one["cpu_ms_per_job"], one["web_ms"],
+         one["threads_ms"].get(HTTPD, 0.0), one["background_ms"], one["db_ms"], *one["phases_ms"].values(),
+         one["floor_ratio"], one["client_cpu_ms_per_life"])
+        for one in rows
     ]  # fmt: skip
     calls = [
-        (clients, name, call["count"], call["p50_ms"], call["p95_ms"], call["p99_ms"])
-        for clients, one in rounds_told
+        (*_name(one), name, call["count"], call["p50_ms"], call["p95_ms"], call["p99_ms"])
+        for one in rows
         for name, call in one["calls"].items()
     ]
-    archive = "archive: there" if told["archive"] is True else f"archive: {told['archive']}"
-    note = f"CPU in ms per job; web is all of the server, its background threads included. {archive}. " + "; ".join(
-        _trouble(clients, one) for clients, one in rounds_told if _trouble(clients, one)
-    )
+    door = ("front", "connection", "clients")
     return [
         Sheet(
             "Whole lives",
-            ("clients", "lives/s", "jobs/s", "CPU", "web", "db", "of web: background", "until activated",
+            (*door, "lives/s", "jobs/s", "CPU", "web", "of web: httpd", "background", "db", "until activated",
              "get to finished", "added, archived", "x floor", "client's"),
-            costs, note,
+            costs, _note(told),
         ),
-        Sheet("Latencies of calls", ("clients", "call", "count", "p50 ms", "p95 ms", "p99 ms"), calls),
+        Sheet("Latencies of calls", (*door, "call", "count", "p50 ms", "p95 ms", "p99 ms"), calls),
     ]  # fmt: skip
 
 
-def _trouble(clients: str, one: dict[str, Any]) -> str:
+def _name(one: dict[str, Any]) -> tuple[str, str, int]:
+    return one["front"], one["connection"], one["clients"]
+
+
+def _note(told: dict[str, Any]) -> str:
+    archive = "there" if told["archive"] is True else told["archive"]
+    kinds = dict.fromkeys(one["connection"] for one in told["rows"])
+    lines = [
+        f"CPU in ms per job; web is all of the server, its background threads and httpd included. archive: {archive}.",
+        *(f"{kind}: {CONNECTIONS[kind]}" for kind in kinds),
+        *filter(None, map(_trouble, told["rows"])),
+    ]
+    return "\n".join(lines)
+
+
+def _trouble(one: dict[str, Any]) -> str:
+    name = "{} {}, {} clients".format(*_name(one))
     if one["problems"]:
-        return f"{clients} clients: PROBLEMS {one['problems']}"
+        return f"{name}: PROBLEMS {one['problems']}"
     lost = one["lives"] - one["finished"]
-    return f"{clients} clients: {lost} of {one['lives']} jobs did not end as finished" if lost else ""
+    return f"{name}: {lost} of {one['lives']} jobs did not end as finished" if lost else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import resource
 import sys
 import threading
@@ -20,6 +21,8 @@ from pandaserver.dataservice.ddm import storage
 from pandaserver.model.grid import Endpoint
 
 _MOST_PROBLEMS = 20  # kinds of problems told
+COME_WITHIN_S = 4.0  # pilots that wait do not come all at once
+GIVEN, LATER, IN_VAIN = "given", "later", "in vain"  # how a request that may wait ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,7 @@ class Part:
 
     `lives`: take jobs, run and finish them until there are no more.
     `requests`: send these, [path, body] each, once over or again and again.
+    `wait_s`: wait for one job with an open request, so long at a time, and come back when the server says so.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Part:
     lives: bool = False
     requests: list[list[Any]] = field(default_factory=list)  # [path, body as an object] or [path, null] to GET
     again: bool = False
+    wait_s: float = 0.0
     person: str = "pilot"
     rate: float = 0.0  # calls (or lives) per second of all clients together; 0: as fast as they can
     store: bool = False  # put the outputs that a request tells of where the server looks for them
@@ -65,6 +70,7 @@ class Seen:
     ended: float = 0.0
     reconnects: int = 0
     got: list[list[float]] = field(default_factory=list)  # [job id, wall clock] of jobs that requests brought
+    waits: list[list[Any]] = field(default_factory=list)  # [begin, end, how it ended] of requests that may wait
 
     def add(self, other: Seen) -> None:
         """Add what another client saw."""
@@ -73,6 +79,7 @@ class Seen:
         self.problems.update(other.problems)
         self.lives, self.empty = self.lives + other.lives, self.empty + other.empty
         self.reconnects, self.got = self.reconnects + other.reconnects, self.got + other.got
+        self.waits += other.waits
         self.started = min(self.started or other.started, other.started)
         self.ended = max(self.ended, other.ended)
 
@@ -146,11 +153,27 @@ class Client:
         if isinstance(answer, dict) and "PandaID" in answer:
             self.seen.got.append([answer["PandaID"], time.time()])
 
+    def wait(self) -> bool:
+        """Be a pilot that waits for a job; False when it has one."""
+        left_s = self.seen.started + self.part.seconds - time.monotonic()
+        told = messages.request_for(self.plan.queues[self.number % len(self.plan.queues)])
+        begin = time.time()
+        answer = self.ask("getJob", messages.GET_JOB, told | {"wait": min(self.part.wait_s, left_s)})
+        later_s = answer.get("retryAfter", 0)
+        end, given = time.time(), answer["StatusCode"] == 0
+        self.seen.waits.append([begin, end, GIVEN if given else LATER if later_s else IN_VAIN])
+        if given:
+            self.seen.got.append([answer["PandaID"], end])
+            return False
+        time.sleep(max(0.0, min(later_s, left_s - (end - begin))))
+        return True
+
     def run(self) -> Seen:
         """Do the part of this client until its end."""
         pace = self.part.clients / self.part.rate if self.part.rate else 0.0
         self.seen.started = time.monotonic()
         end, due = self.seen.started + self.part.seconds, self.seen.started + pace * _spread(self.number)
+        time.sleep(COME_WITHIN_S * _spread(self.number) if self.part.wait_s else 0.0)
         for act in self._acts():
             if max(due, time.monotonic()) >= end:
                 break
@@ -167,6 +190,8 @@ class Client:
     def _acts(self) -> Any:
         if self.part.lives:
             return itertools.repeat(self.live)
+        if self.part.wait_s:
+            return itertools.repeat(self.wait)
         mine = self.part.requests[self.number % self.part.clients :: self.part.clients]
         return (self._sender(request) for request in (itertools.cycle(mine) if self.part.again else mine))
 
@@ -229,6 +254,7 @@ def _wait_for_go() -> None:
 
 def main() -> None:
     """Read the plan from the file that is named, run it, print what was seen."""
+    os.umask(0o007)  # the server may have another user, of the group that the storage belongs to
     plan = read_plan(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     seen = perform(plan, ready=_wait_for_go)
     print(json.dumps(seen), flush=True)

@@ -127,7 +127,8 @@ def _prepare(directory: Path, settings: str, password: str) -> None:
 
 def _install(installer: str, directory: Path) -> None:
     command = [installer, "--no-defaults", *_as_mysql(), f"--datadir={directory}/data", "--skip-test-db"]
-    command.append("--auth-root-authentication-method=normal")
+    # A folder of its own: each server empties its temporary folder when it starts, those of others in there too.
+    command += ["--auth-root-authentication-method=normal", f"--tmpdir={directory}/tmp"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise BenchError(f"mariadb-install-db failed:\n{done.stdout}{done.stderr}")

@@ -16,6 +16,7 @@ from pathlib import Path
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 # Names of threads that do work which no caller waits for.
 BACKGROUND = ("work", "duties", "background")
+HTTPD = "httpd"  # all threads of Apache's own processes: TLS, HTTP
 
 
 class BenchError(Exception):
@@ -149,19 +150,34 @@ class Usage:
 
 @dataclass(frozen=True)
 class Meter:
-    """Reads the CPU time of a server and a database, each the leader of its session; 0 for none."""
+    """Reads the CPU time of a server and a database, each the leader of its session; 0 for none.
+
+    `python` is the process to look into with a profiler, where that is not the leader.
+    """
 
     web: int
     db: int
+    python: int = 0
 
     def read(self) -> Usage:
         """Tell what was used until now."""
         web = session(self.web) if self.web else {}
         threads: Counter[str] = Counter()
         for pid in web:
-            threads.update(thread_times(pid))
+            found = thread_times(pid)
+            threads.update({HTTPD: found.total()} if is_httpd(pid) else found)
         background = sum(spent for name, spent in threads.items() if name.startswith(BACKGROUND))
         return Usage(_total(web, self.web), background, _total(session(self.db), self.db) if self.db else 0.0, threads)
+
+
+def is_httpd(pid: int) -> bool:
+    """Say whether a process is Apache itself, and not one of its daemons with the application."""
+    place = Path(f"/proc/{pid}")
+    try:
+        name, words = (place / "comm").read_text(errors="replace").strip(), (place / "cmdline").read_bytes()
+    except OSError:
+        return False
+    return name in ("apache2", "httpd") and not words.startswith(b"(wsgi:")
 
 
 def _total(processes: Mapping[int, Stat], leader: int) -> float:

@@ -8,9 +8,10 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 from benchmark.processes import BenchError
 from benchmark.show import Sheet
@@ -19,6 +20,18 @@ INSTALL = "py-spy is not installed. Run: pip install py-spy"
 _TOP = 20
 _RATE = 200  # samples per second; of threads that hold the interpreter's lock: those that compute
 _LATE_S = 30
+
+
+class Watch(Protocol):
+    """Watches the server while there is load: a profiler, or nobody."""
+
+    def __call__(self, seconds: float) -> AbstractContextManager[Any]:
+        """Watch for so long."""
+
+
+def nobody(seconds: float) -> AbstractContextManager[Any]:
+    """Do not watch."""
+    return nullcontext()
 
 
 @dataclass

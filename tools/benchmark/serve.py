@@ -3,56 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+from wsgiref.types import WSGIApplication
 
 from flask import Flask, request
 from gunicorn.app.base import BaseApplication
 
+from benchmark.naming import name_threads
+from benchmark.people import all_variables, with_test_people
 from pandaserver import command
 from pandaserver import log as logs
 from pandaserver.app import Installation, PandaServer, create_app, read_installation
 from pandaserver.web.gunicorn_conf import EmbeddedSettings, options
 
-PERSON_HEADER = "HTTP_X_BENCH_PERSON"
-PEOPLE = ("alice", "prodman", "pilot", "ddm")
 _TLS_OPTIONS = ("certfile", "keyfile", "ssl_context")
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", re.S)
-
-
-def name_threads() -> None:
-    """Tell the operating system the names of threads, so that their CPU time can be told apart."""
-    run = threading.Thread.run
-
-    def named_run(self: threading.Thread) -> None:
-        with suppress(OSError):
-            Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(self.name[:15])
-        run(self)
-
-    threading.Thread.run = named_run  # type: ignore[method-assign]
-
-
-def client_variables(proxy: Path) -> dict[str, str]:
-    """Give what a TLS front end would tell of the holder of a proxy."""
-    leaf, *issuers = _CERTIFICATE.findall(proxy.read_text(encoding="ascii"))
-    chain = {f"SSL_CLIENT_CERT_CHAIN_{number}": pem for number, pem in enumerate(issuers)}
-    return {"SSL_CLIENT_VERIFY": "SUCCESS", "SSL_CLIENT_CERT": leaf} | chain
-
-
-def with_test_people(application: WSGIApplication, people: Mapping[str, dict[str, str]]) -> WSGIApplication:
-    """Believe the header X-Bench-Person: only for measurements without TLS, on the loopback interface."""
-
-    def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        environ.update(people.get(environ.get(PERSON_HEADER, ""), {"SSL_CLIENT_VERIFY": "NONE"}))
-        return application(environ, start_response)
-
-    return serve
 
 
 class PlainServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
@@ -106,8 +73,7 @@ def serve_plain(installation: Installation, *, empty: bool) -> None:
     """Serve PanDA, or nothing, over plain HTTP."""
     settings = installation.config
     logs.set_up(settings.server.log_level, settings.server.log_file)
-    certificates = settings.server.host_cert.parent
-    people = {name: client_variables(certificates / f"{name}.pem") for name in PEOPLE}
+    people = all_variables(settings.server.host_cert.parent)
     servers: list[PandaServer] = []
 
     def create() -> WSGIApplication:

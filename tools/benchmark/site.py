@@ -1,41 +1,38 @@
-"""What a measurement runs on: a folder, certificates, a database with all tables, a server."""
+"""What a measurement runs on: a folder, certificates, a storage, a database with all tables."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmark import apache
+from benchmark.door import Door
 from benchmark.load import Part, Plan
 from benchmark.mariadb import MariaDB, private_mariadb
-from benchmark.processes import BenchError, Meter, child_environment, free_port, stop_session
+from benchmark.people import VOMS, make_certificates
+from benchmark.processes import free_port
 from benchmark.show import say
-from benchmark.wire import Address, Wire, WireError
+from benchmark.wire import Address
 from pandaserver.taskbuffer import migrate
 from pandaserver.taskbuffer.database import Database
 
-TOOLS = Path(__file__).resolve().parent.parent
 ENDPOINT = "BENCH_DISK"
-_START_S = 60
 _MEMORY_DISK = Path("/dev/shm")
 
 _SERVER = """[server]
 host = 127.0.0.1
 port = {port}
-host_cert = pki/hostcert.pem
-host_key = pki/hostkey.pem
-ca_dir = pki/certificates
+host_cert = {root}/pki/hostcert.pem
+host_key = {root}/pki/hostkey.pem
+ca_dir = {root}/pki/certificates
 workers = {workers}
 threads = {threads}
-log_file = server.log
+log_file = {log_file}
 
 [database]
 write = {database}
@@ -45,16 +42,20 @@ pilots = {pilot}
 operators = {operator}
 ddm = {ddm}
 default_vo = bench
+vomsdir = {root}/pki/vomsdir
+
+[limits]
+user_rate =
 
 [cache]
-directory = cache
+directory = {cache}
 
 [ddm]
-callback_cert = pki/ddm.pem
-callback_key = pki/ddm.pem
+callback_cert = {root}/pki/ddm.pem
+callback_key = {root}/pki/ddm.pem
 
 [grid]
-sites = sites.cfg
+sites = {root}/sites.cfg
 """
 # What has ended goes into the archive at once: that belongs to a job's life.
 _MORE = """
@@ -85,6 +86,7 @@ class Size:
     threads: int = 32
     queues: int = 4
     buffer_pool: str = "1G"
+    archives_at_once: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,17 +98,44 @@ class Site:
     database: MariaDB
     url: str
     port: int
-    queues: list[str]
-    pilot: str  # DN
+    size: Size
+    people: dict[str, str] = field(default_factory=dict)  # DNs
+
+    @property
+    def queues(self) -> list[str]:
+        """Name the queues of the grid."""
+        return [f"BENCH_{number:03d}" for number in range(self.size.queues)]
+
+    @property
+    def pilot(self) -> str:
+        """Give the DN of the pilots."""
+        return self.people["pilot"]
 
     @property
     def config(self) -> Path:
         """Give the file of the server's configuration."""
         return self.root / "panda_server.cfg"
 
-    def address(self, *, https: bool = False, keep_alive: bool = True) -> Address:
-        """Give the address of the server."""
-        return Address(self.port, str(self.root / "pki") if https else "", keep_alive)
+    @property
+    def log_file(self) -> Path:
+        """Give the log of the embedded server."""
+        return self.root / "server.log"
+
+    def write_config(self, path: Path, *, log_file: Path, cache: Path) -> None:
+        """Write a configuration of the server; logs and sandboxes go where its user may write."""
+        people = {"pilot": self.people["pilot"], "operator": self.people["prodman"], "ddm": self.people["ddm"]}
+        told = {"root": self.root, "port": self.port, "database": self.url, "log_file": log_file, "cache": cache}
+        sizes = {"workers": self.size.workers, "threads": self.size.threads}
+        text = _SERVER + (_MORE if self.size.archives_at_once else "")
+        path.write_text(text.format(**told, **people, **sizes))
+
+    def address(self, door: Door) -> Address:
+        """Give the address of the server, as clients see it who go through a door."""
+        certificates = self.root / "pki"
+        proxies = certificates / VOMS if door.voms else certificates
+        if not door.tls:
+            return Address(self.port, keep_alive=door.keep_alive)
+        return Address(self.port, str(certificates), str(proxies), keep_alive=door.keep_alive)
 
     def plan(self, address: Address, *parts: Part) -> Plan:
         """Make a plan for clients of the server here."""
@@ -124,6 +153,7 @@ def site(size: Size, *, directory: str | None = None) -> Iterator[Site]:
     in_memory = _MEMORY_DISK if os.access(_MEMORY_DISK, os.W_OK) else root
     storage = Path(tempfile.mkdtemp(prefix="panda-bench-", dir=in_memory))
     try:
+        _share(storage)
         with private_mariadb(root / "db", buffer_pool=size.buffer_pool) as database:
             yield _site(root, storage, database, size)
     finally:
@@ -131,65 +161,22 @@ def site(size: Size, *, directory: str | None = None) -> Iterator[Site]:
         shutil.rmtree(root, ignore_errors=True)
 
 
+def _share(storage: Path) -> None:
+    """Let the server of a front end with a user of its own read and write what pilots store."""
+    if os.geteuid() == 0 and apache.is_user():
+        shutil.chown(storage, group=apache.USER)
+        storage.chmod(0o2770)  # what is made in it belongs to the group too
+
+
 def _site(root: Path, storage: Path, database: MariaDB, size: Size) -> Site:
-    people = _certificates(root / "pki")
-    queues = [f"BENCH_{number:03d}" for number in range(size.queues)]
-    made = Site(root, storage, database, database.url("panda"), free_port(), queues, people["pilot"])
-    sections = "".join(_QUEUE.format(name=name, endpoint=ENDPOINT) for name in queues)
+    people = make_certificates(root / "pki")
+    (root / "pki").chmod(0o755)
+    made = Site(root, storage, database, database.url("panda"), free_port(), size, people)
+    sections = "".join(_QUEUE.format(name=name, endpoint=ENDPOINT) for name in made.queues)
     (root / "sites.cfg").write_text(sections + _STORAGE.format(endpoint=ENDPOINT, storage=storage))
-    identities = {"pilot": people["pilot"], "operator": people["prodman"], "ddm": people["ddm"]}
-    text = _SERVER.format(
-        port=made.port, database=made.url, workers=size.workers, threads=size.threads, **identities
-    )  # fmt: skip
-    made.config.write_text(text + _MORE)
+    made.write_config(made.config, log_file=made.log_file, cache=root / "cache")
     database.execute("CREATE DATABASE panda")
     tables = Database(made.url)
     migrate.upgrade(tables)
     tables.close()
     return made
-
-
-def _certificates(directory: Path) -> dict[str, str]:
-    """Make certificates; give everybody's DN."""
-    tool = [sys.executable, str(TOOLS / "make-certs"), str(directory), "--json"]
-    done = subprocess.run(tool, capture_output=True, text=True)
-    if done.returncode:
-        raise BenchError(f"tools/make-certs failed:\n{done.stdout}{done.stderr}")
-    return {person["name"]: person["dn"] for person in json.loads(done.stdout)["people"]}
-
-
-@contextmanager
-def server(place: Site, kind: str) -> Iterator[Meter]:
-    """Run a server until the end: `https` is panda-server itself, `http` the same without TLS, `empty` does nothing."""
-    with (place.root / "output.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "benchmark.serve", kind, str(place.config)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            env=child_environment(),
-        )  # fmt: skip
-    try:
-        _wait(place, process, kind)
-        yield Meter(web=process.pid, db=place.database.pid)
-    finally:
-        stop_session(process, patience_s=15)
-
-
-def _wait(place: Site, process: subprocess.Popen[bytes], kind: str) -> None:
-    address = place.address(https=kind == "https", keep_alive=False)
-    wire = Wire(address, "pilot", address.context("pilot"))
-    give_up = time.monotonic() + _START_S
-    while True:
-        try:
-            if wire.get("/server/panda/isAlive")[0] == 200:
-                return
-        except (OSError, WireError):
-            pass
-        if process.poll() is not None or time.monotonic() > give_up:
-            raise BenchError(f"the server does not come up:\n{last_words(place)}")
-        time.sleep(0.05)
-
-
-def last_words(place: Site) -> str:
-    """Give the end of the server's logs."""
-    logs = [place.root / name for name in ("output.log", "server.log")]
-    return "\n".join(log.read_text(errors="replace")[-2000:] for log in logs if log.exists())

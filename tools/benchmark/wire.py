@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_TIMEOUT_S = 60
+_TIMEOUT_S = 120  # longer than a request for a job may wait
 _BLOCK = 65536
 
 
@@ -22,6 +22,7 @@ class Address:
 
     port: int
     certificates: str = ""  # folder of tools/make-certs; empty: plain HTTP
+    proxies: str = ""  # folder of everybody's proxy; empty: the one before
     keep_alive: bool = True
 
     def context(self, person: str) -> ssl.SSLContext | None:
@@ -30,7 +31,7 @@ class Address:
             return None
         context = ssl.create_default_context(capath=str(Path(self.certificates) / "certificates"))
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # proxies carry no key identifiers
-        context.load_cert_chain(Path(self.certificates) / f"{person}.pem")
+        context.load_cert_chain(Path(self.proxies or self.certificates) / f"{person}.pem")
         return context
 
 

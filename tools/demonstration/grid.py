@@ -39,6 +39,7 @@ default_vo = demo
 
 [cache]
 directory = cache
+public = no
 
 [dispatch]
 lease_s = 120
